@@ -1,0 +1,44 @@
+// config.json: what of it decides how a checkpoint is planned. (What only the forward pass needs is
+// added with the engine.)
+
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+
+namespace nibble {
+
+// Counts and sizes are 0 where the file does not say. Those of a vision-language model are those of
+// its nested text_config.
+struct ModelConfig {
+  std::string model_type;    // Of the text model: "llama", "qwen3_5_moe_text".
+  std::string architecture;  // "LlamaForCausalLM"; empty if the file has none.
+  int64_t hidden_size = 0;
+  int64_t intermediate_size = 0;
+  int64_t layer_count = 0;
+  int64_t head_count = 0;
+  int64_t key_value_head_count = 0;
+  int64_t head_size = 0;  // head_dim, or hidden_size / head_count.
+  int64_t vocabulary_size = 0;
+  int64_t context_tokens_max = 0;
+  int64_t expert_count = 0;
+  int64_t expert_intermediate_size = 0;
+  int64_t shared_expert_intermediate_size = 0;
+  int64_t linear_key_head_count = 0;  // Gated DeltaNet.
+  int64_t linear_value_head_count = 0;
+  int64_t linear_key_head_size = 0;
+  int64_t linear_value_head_size = 0;
+  int64_t linear_conv_kernel_size = 0;
+  bool tied_embeddings = false;
+  std::string quantization_method;  // quantization_config.quant_method; empty if there is none.
+};
+
+// Errors: DATA_LOSS for malformed JSON (limits: 16 MiB, depth 64), a missing model_type, or a
+// number
+//   that is negative, fractional or absurd, naming `file_name` and the key.
+absl::StatusOr<ModelConfig> ParseModelConfig(absl::string_view file_name, absl::string_view json);
+
+}  // namespace nibble

@@ -1,0 +1,57 @@
+// Carries out a LoadPlan: streams a checkpoint through a fixed ring of staging slots and leaves
+// 4-bit weights on the device. loader/README.md tells the life of a load.
+
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "kernels/device.h"
+#include "loader/checkpoint.h"
+#include "loader/load_plan.h"
+#include "loader/vram_budget.h"
+#include "loader/weights.h"
+
+namespace nibble {
+
+struct LoadProgress {
+  int64_t read_bytes = 0;  // Of the plan's source_bytes.
+  int64_t source_bytes = 0;
+  int64_t tensors_done = 0;
+  int64_t tensors_total = 0;
+};
+
+// Follows a load. Called by the loader's own threads, without locks held; must return at once.
+class LoadObserver {
+ public:
+  virtual ~LoadObserver() = default;
+
+  // After each tile, on any reader's thread, so calls may overlap and arrive out of order; the
+  // fields only grow.
+  virtual void OnProgress(const LoadProgress& progress) = 0;
+
+  // Asked before each tile. Once true, stays true.
+  virtual bool cancelled() const = 0;
+};
+
+struct LoaderOptions {
+  // Threads that read and quantize; 0: as many as suit the device and this machine.
+  int reader_count = 0;
+};
+
+// Allocates all of the plan's peak under `reservation`, loads, and gives the staging back. On
+// failure everything allocated is freed; the reservation itself ends with the last owner.
+//
+// Requires: `plan` was made for `checkpoint` and this device's traits; `reservation` covers
+//   plan->peak().
+// Errors: DATA_LOSS if a file is truncated or was changed since it was planned, or a source element
+//   is NaN or Inf (unless allowed), naming file, tensor and index; CANCELLED; RESOURCE_EXHAUSTED
+//   with reason DEVICE_MEMORY_TAKEN; INTERNAL if the device fails.
+absl::StatusOr<std::unique_ptr<Weights>> LoadWeights(Device& device, const Checkpoint& checkpoint,
+                                                     std::shared_ptr<const LoadPlan> plan,
+                                                     VramBudget::Reservation reservation,
+                                                     const LoaderOptions& options,
+                                                     LoadObserver& observer);
+
+}  // namespace nibble

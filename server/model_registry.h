@@ -1,0 +1,182 @@
+// Which models the daemon holds, and the life of each: queued, loading, ready, draining, gone. No
+// gRPC here, so that the whole of it runs under ThreadSanitizer.
+
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "absl/time/time.h"
+#include "kernels/device.h"
+#include "loader/load_plan.h"
+#include "loader/load_spec.h"
+#include "loader/quantizing_loader.h"
+#include "loader/vram_budget.h"
+
+namespace nibble {
+
+// Transitions only move down this list, except that every state may go to kFailed.
+enum class ModelState { kQueued, kLoading, kReady, kDraining, kUnloaded, kFailed };
+inline constexpr int kModelStateCount = 6;
+
+absl::string_view ModelStateName(ModelState state);  // "QUEUED".
+
+struct LoadRequest {
+  std::string model;
+  std::string source;
+  QuantizationSpec quantization;
+  ServingSpec serving;
+  bool pinned = false;
+  bool detach = false;     // Goes on when its callers are gone.
+  std::string request_id;  // For logs.
+};
+
+// A plan, and how it stands against the budget at one moment.
+struct PlanAnswer {
+  std::shared_ptr<const LoadPlan> plan;
+  int64_t limit_bytes = 0;
+  int64_t available_bytes = 0;
+  std::vector<std::string> remedies;  // Empty if it fits.
+
+  bool fits() const { return plan->peak_bytes() <= available_bytes; }
+};
+
+// One model at one moment.
+struct ModelInfo {
+  std::string name;
+  std::string source;
+  ModelState state = ModelState::kQueued;
+  QuantizationSpec quantization;
+  ServingSpec serving;
+  std::shared_ptr<const LoadPlan> plan;  // Null until it is planned.
+  int64_t peak_bytes = 0;                // Measured by the ledger, once loaded.
+  absl::Duration load_duration;          // From the start of LOADING, once loaded.
+  absl::Status failure;                  // Of kFailed.
+  bool pinned = false;
+  absl::Time last_used;
+};
+
+// Ledger and registry at one moment: what GetMemory, ListModels and /metrics all render. Equal
+// ledger.sequence means equal contents.
+struct StateSnapshot {
+  LedgerSnapshot ledger;
+  std::vector<ModelInfo> models;  // By name; unloaded models are gone, failed ones stay until their
+                                  // name is used again (the newest kFailedModelsMax of them).
+};
+
+inline constexpr int kFailedModelsMax = 64;
+
+// Follows one load for one caller. Called on the registry's threads without locks held; must return
+// at once. After OnDone nothing more is called.
+class LoadListener {
+ public:
+  virtual ~LoadListener() = default;
+  virtual void OnPlan(const PlanAnswer& plan) = 0;
+  virtual void OnProgress(const LoadProgress& progress) = 0;
+
+  // The READY model, or why there is none.
+  virtual void OnDone(const absl::StatusOr<ModelInfo>& result) = 0;
+};
+
+// Follows the whole registry, for metrics and logs. Same rules as LoadListener.
+class RegistryObserver {
+ public:
+  virtual ~RegistryObserver() = default;
+  virtual void OnStateChanged(const ModelInfo& model) = 0;
+  virtual void OnRead(int64_t bytes) = 0;  // Tensor data, as it is read.
+  virtual void OnLoadFinished(const ModelInfo& model, const absl::Status& status) = 0;
+  virtual void OnRefused(absl::string_view reason) = 0;  // RESOURCE_EXHAUSTED, by ErrorDetails.
+  virtual void OnDeviceBroken(const absl::Status& health) = 0;
+};
+
+// Keeps a model's weights on the device while it lives; unloading waits for it. Move-only; belongs
+// to one request and is never stored beyond it. A request should end early once cancelled() is
+// true: the drain timeout has passed.
+class ModelHandle {
+ public:
+  class Lease;  // In the .cc file.
+
+  explicit ModelHandle(std::unique_ptr<Lease> lease);
+  ModelHandle(ModelHandle&&) noexcept;
+  ModelHandle& operator=(ModelHandle&&) noexcept;
+  ~ModelHandle();
+
+  const Weights& weights() const;
+  bool cancelled() const;
+
+ private:
+  std::unique_ptr<Lease> lease_;
+};
+
+struct RegistryOptions {
+  std::vector<std::string> model_roots;
+  int64_t staging_bytes = kStagingBytesDefault;
+  int max_loads = 2;          // That run at a time.
+  int max_queued_loads = 64;  // More are RESOURCE_EXHAUSTED.
+  LoaderOptions loader;
+};
+
+// Owns the models and the threads that load and unload them. Thread-safe.
+class ModelRegistry {
+ public:
+  // Names one caller's interest in a load; 0 is none.
+  using Ticket = uint64_t;
+
+  // `device`, `budget` and `observer` must outlive the registry.
+  ModelRegistry(Device& device, VramBudget& budget, RegistryOptions options,
+                RegistryObserver& observer);
+
+  // Cancels every load, unloads every model, joins every thread.
+  ~ModelRegistry();
+
+  // Starts a load or joins the one of equal spec. `listener` hears of it from then on; for a READY
+  // model it hears plan and result at once.
+  //
+  // Errors: INVALID_ARGUMENT; ALREADY_EXISTS if the name is taken by another spec or is draining;
+  //   RESOURCE_EXHAUSTED if the queue is full; UNAVAILABLE while shutting down. What goes wrong
+  //   later reaches listener->OnDone.
+  absl::StatusOr<Ticket> Load(const LoadRequest& request, std::shared_ptr<LoadListener> listener);
+
+  // The caller is gone: its listener hears no more, and the load is cancelled if no caller is left
+  // and none asked to detach. Does nothing for a load that is done.
+  void Leave(Ticket ticket);
+
+  // Cancels the model's load, or drains and frees it; `done` is called with the bytes given back,
+  // when they are back.
+  //
+  // Errors (to `done`): NOT_FOUND.
+  void Unload(absl::string_view model, absl::Duration drain_timeout,
+              std::function<void(absl::StatusOr<int64_t>)> done);
+
+  // Plans on a thread of the registry and calls `done`.
+  void Plan(std::string source, QuantizationSpec quantization, ServingSpec serving,
+            std::function<void(absl::StatusOr<PlanAnswer>)> done);
+
+  // Errors: NOT_FOUND.
+  absl::StatusOr<ModelInfo> Get(absl::string_view model) const;
+
+  // Of a load that runs; zeros otherwise.
+  LoadProgress Progress(absl::string_view model) const;
+
+  // Errors: NOT_FOUND; FAILED_PRECONDITION if it is not READY; UNAVAILABLE if it is draining.
+  absl::StatusOr<ModelHandle> Acquire(absl::string_view model);
+
+  // Cheap while nothing changes: one snapshot is kept and shared.
+  std::shared_ptr<const StateSnapshot> Snapshot() const;
+
+  // Refuses new loads from now on, cancels the running ones, drains and unloads every model, and
+  // returns when all bytes are back. Idempotent.
+  void Shutdown(absl::Duration drain_timeout);
+
+ private:
+  class State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace nibble
