@@ -21,7 +21,8 @@ google::rpc::Status Decode(const grpc::Status& status) {
 
 template <typename Detail>
 std::optional<Detail> Find(const grpc::Status& status) {
-  for (const google::protobuf::Any& any : Decode(status).details()) {
+  const google::rpc::Status decoded = Decode(status);
+  for (const google::protobuf::Any& any : decoded.details()) {
     Detail detail;
     if (any.UnpackTo(&detail)) {
       return detail;
