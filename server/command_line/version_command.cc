@@ -1,0 +1,41 @@
+#include <cstdio>
+#include <memory>
+
+#include "kernels/device.h"
+#include "server/command_line/client.h"
+#include "server/command_line/commands.h"
+#include "server/version.h"
+
+namespace nibble {
+namespace {
+
+int RunVersion(bool json) {
+  const std::vector<std::string> gpus = ListCudaDevices();
+  if (json) {
+    std::printf("{\"version\": \"%s\", \"cuda\": %s, \"gpus\": %zu}\n", kVersion,
+                kBuiltWithCuda ? "true" : "false", gpus.size());
+    return kExitDone;
+  }
+  std::printf("nibble %s, %s CUDA\n", kVersion, kBuiltWithCuda ? "with" : "without");
+  for (const std::string& gpu : gpus) {
+    std::printf("  %s\n", gpu.c_str());
+  }
+  return kExitDone;
+}
+
+}  // namespace
+
+Command VersionCommand() {
+  auto json = std::make_shared<bool>(false);
+  Command command;
+  command.name = "version";
+  command.summary = "says which version this is and which GPUs it can drive";
+  command.description =
+      "Says which version this is, whether it was built with CUDA, and which GPUs it can drive.";
+  command.examples = {"nibble version"};
+  command.groups = {{"Output", {JsonSetting(json.get())}}};
+  command.run = [json] { return RunVersion(*json); };
+  return command;
+}
+
+}  // namespace nibble
