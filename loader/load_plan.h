@@ -66,6 +66,10 @@ struct LoadPlan {
 
   // What a load reserves.
   PurposeBytes peak() const;
+
+  // Bytes of a part's codes (or kept elements), and of its scales (0 if kept).
+  int64_t data_bytes(const PlannedTensor& tensor, const PlannedPart& part) const;
+  int64_t scales_bytes(const PlannedTensor& tensor, const PlannedPart& part) const;
 };
 
 // Errors: INVALID_ARGUMENT for bad options (the field is named; a glob that matches no tensor is
@@ -78,6 +82,9 @@ absl::StatusOr<LoadPlan> MakeLoadPlan(const Checkpoint& checkpoint,
 
 // What would make `plan` fit into `available_bytes`, the simplest first; each is checked by
 // arithmetic, none is a guess. Empty if it fits.
+//
+// Requires: `limit_bytes`, the budget less the runtime reservation, is what would be available if
+//   no other model were loaded.
 std::vector<std::string> Remedies(const LoadPlan& plan, int64_t limit_bytes,
                                   int64_t available_bytes);
 

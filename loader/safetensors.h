@@ -1,5 +1,6 @@
-// The safetensors format, as strict as its official reader (0.8) and stricter in three points:
-// duplicate tensor names, entries written as arrays and a null __metadata__ are refused.
+// The safetensors format, as strict as its official reader (0.8) and stricter where a file is odd
+// rather than useful: duplicate tensor names, entries written as arrays, dtypes as objects, a null
+// __metadata__ and dimensions of 2^63 or more are refused.
 //
 //   bytes 0..7        N, the header's length, unsigned 64-bit little-endian, at most 100 000 000
 //   bytes 8..8+N-1    UTF-8 JSON: {"name": {"dtype", "shape", "data_offsets": [begin, end]}, ...}
@@ -23,6 +24,10 @@
 namespace nibble {
 
 inline constexpr int64_t kSafetensorsHeaderBytesMax = 100'000'000;
+
+// Metadata entries kept; transformers writes one. Further ones are checked and dropped, so that a
+// hostile header cannot take many times its size in memory.
+inline constexpr size_t kSafetensorsMetadataCountMax = 65'536;
 
 // In the order of the official reader.
 enum class Dtype {
@@ -66,8 +71,8 @@ struct SafetensorsEntry {
 };
 
 struct SafetensorsHeader {
-  std::vector<SafetensorsEntry> entries;  // By place in the file.
-  std::vector<std::pair<std::string, std::string>> metadata;
+  std::vector<SafetensorsEntry> entries;                      // By place in the file.
+  std::vector<std::pair<std::string, std::string>> metadata;  // Sorted by key.
 };
 
 // Parses and validates the JSON of a header whose file has `file_bytes` in all.
@@ -84,7 +89,10 @@ absl::StatusOr<SafetensorsHeader> ReadSafetensorsHeader(absl::string_view file_n
                                                         const ReadOnlyFile& file);
 
 // The bytes that precede the data of a file with `entries`: length word and padded JSON. `entries`
-// give name, dtype, shape and bytes, in the order in which their data will be written.
+// give name, dtype, shape and bytes, in the order in which their data will be written. The data
+// begins at a multiple of 8, as the official writer pads.
+//
+// Requires: names and metadata are UTF-8; the result is within kSafetensorsHeaderBytesMax.
 std::string WriteSafetensorsHeader(
     const std::vector<SafetensorsEntry>& entries,
     const std::vector<std::pair<std::string, std::string>>& metadata);

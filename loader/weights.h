@@ -18,7 +18,7 @@ namespace nibble {
 // Owns the slab and the reservation that covers it. Immutable after construction; thread-safe.
 class Weights {
  public:
-  Weights(Device& device, std::shared_ptr<const LoadPlan> plan,
+  Weights(std::shared_ptr<const LoadPlan> plan,
           std::unique_ptr<VramBudget::Reservation> reservation, DeviceBuffer slab);
 
   const LoadPlan& plan() const { return *plan_; }
@@ -36,7 +36,6 @@ class Weights {
                                  std::span<std::byte> data, std::span<std::byte> scales) const;
 
  private:
-  Device* device_;
   std::shared_ptr<const LoadPlan> plan_;
   // Behind a pointer because the slab points to it; declared before it, so that it ends after it.
   std::unique_ptr<VramBudget::Reservation> reservation_;

@@ -1,0 +1,206 @@
+#include "loader/load_plan.h"
+
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "kernels/error_details.h"
+#include "loader/quantization_policy.h"
+#include "loader/slab_layout.h"
+
+namespace nibble {
+namespace {
+
+// No machine has as much memory. It bounds the sums of a plan: shards may be sparse files of up to
+// 2^63 bytes each, and a hostile header costs nothing to write.
+constexpr int64_t kSourceBytesMax = int64_t{1} << 60;
+
+// A staging ring larger than this is a mistyped unit.
+constexpr int64_t kStagingBytesMax = 64_GiB;
+
+// Bounds what a plan takes in host memory (128 MiB of parts): an empty fused tensor could declare
+// 2^62 experts. The largest model we know of (512 experts, 48 layers) has 74 000 parts.
+constexpr int64_t kPartCountMax = int64_t{1} << 22;
+
+absl::Status CheckOptions(const Checkpoint& checkpoint, const QuantizationSpec& quantization,
+                          const ServingSpec& serving, int64_t staging_bytes) {
+  absl::Status status = Validate(quantization);
+  status.Update(Validate(serving));
+  if (!status.ok()) {
+    return status;
+  }
+  if (staging_bytes < kStagingBytesMin || staging_bytes > kStagingBytesMax) {
+    return BadField("staging_bytes", absl::StrCat("expected ", kStagingBytesMin, " to ",
+                                                  kStagingBytesMax, ", found ", staging_bytes));
+  }
+  if (!checkpoint.config.quantization_method.empty()) {
+    return absl::UnimplementedError(absl::StrCat(
+        "config.json: quantization_config.quant_method '", checkpoint.config.quantization_method,
+        "': this version loads checkpoints that are not quantized yet"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckShape(const ModelConfig& config, const PlannedTensor& tensor) {
+  const std::vector<int64_t> expected = ExpectedShape(config, tensor.weight);
+  if (!expected.empty() && expected != tensor.shape) {
+    return absl::DataLossError(
+        absl::StrCat(tensor.name, ": expected [", absl::StrJoin(expected, ", "),
+                     "] from config.json, found [", absl::StrJoin(tensor.shape, ", "), "]"));
+  }
+  return absl::OkStatus();
+}
+
+PlannedTensor Describe(const CheckpointTensor& source, const ModelFamily* family) {
+  PlannedTensor tensor;
+  tensor.name = source.name;
+  tensor.weight = ClassifyWeight(family, source.name, source.shape);
+  tensor.shard_index = source.shard_index;
+  tensor.file_offset = source.file_offset;
+  tensor.source_dtype = source.dtype;
+  tensor.shape = source.shape;
+  tensor.source_bytes = source.bytes;
+  return tensor;
+}
+
+// Decides about every tensor and cuts the loaded ones into parts.
+absl::Status PlanTensors(const Checkpoint& checkpoint, LoadPlan& plan) {
+  const ModelFamily* const family = FindFamily(checkpoint.config.model_type);
+  TensorGlobs globs(plan.quantization);
+  int64_t part_count = 0;
+  plan.tensors.reserve(checkpoint.tensors.size());
+  for (const CheckpointTensor& source : checkpoint.tensors) {
+    PlannedTensor& tensor = plan.tensors.emplace_back(Describe(source, family));
+    absl::Status status = DecideFormat(plan.quantization, globs.Match(tensor.name), tensor);
+    if (status.ok() && tensor.loaded && family != nullptr) {
+      status = CheckShape(checkpoint.config, tensor);
+    }
+    if (!status.ok()) {
+      return status;
+    }
+    if (!tensor.loaded) {
+      continue;
+    }
+    if (PartCount(tensor) > kPartCountMax - part_count) {
+      return absl::UnimplementedError(
+          absl::StrCat(tensor.name, ": more than ", kPartCountMax, " experts in all"));
+    }
+    if (tensor.source_bytes > kSourceBytesMax - plan.source_bytes) {
+      return absl::UnimplementedError(
+          absl::StrCat(tensor.name, ": more than ", kSourceBytesMax, " bytes of weights in all"));
+    }
+    tensor.parts = CutParts(tensor);
+    part_count += std::ssize(tensor.parts);
+    plan.source_bytes += tensor.source_bytes;
+  }
+  return globs.CheckAllMatched();
+}
+
+void CountElements(LoadPlan& plan) {
+  for (const PlannedTensor& tensor : plan.tensors) {
+    for (const PlannedPart& part : tensor.parts) {
+      plan.loaded_elements += part.element_count;
+      plan.quantized_elements += tensor.format == Format::kAsStored ? 0 : part.element_count;
+    }
+  }
+}
+
+void AddWarnings(const Checkpoint& checkpoint, LoadPlan& plan) {
+  plan.warnings = checkpoint.warnings;
+  if (FindFamily(checkpoint.config.model_type) != nullptr) {
+    return;
+  }
+  const ModelConfig& config = checkpoint.config;
+  plan.warnings.push_back(absl::StrCat(
+      "architecture ", config.architecture.empty() ? config.model_type : config.architecture,
+      " is not known: loaded by the generic rule (2-D weights of linear layers are "
+      "quantized, the rest is kept)"));
+  int64_t skipped = 0;
+  const PlannedTensor* first = nullptr;
+  for (const PlannedTensor& tensor : plan.tensors) {
+    const Role role = tensor.weight.role;
+    if (!tensor.loaded && (role == Role::kLinear || role == Role::kOther)) {
+      first = skipped++ == 0 ? &tensor : first;
+    }
+  }
+  if (skipped > 0) {
+    plan.warnings.push_back(absl::StrCat(skipped, " integer tensors are not loaded, the first is ",
+                                         first->name, " (", DtypeName(first->source_dtype), ")"));
+  }
+}
+
+absl::Status CheckRatio(const LoadPlan& plan) {
+  const double min = plan.quantization.min_quantized_ratio;
+  if (plan.quantized_ratio() >= min) {
+    return absl::OkStatus();
+  }
+  ErrorDetails details;
+  details.reason = "QUANTIZED_RATIO_TOO_LOW";
+  details.field = "quantization.min_quantized_ratio";
+  return WithDetails(
+      absl::FailedPreconditionError(absl::StrFormat(
+          "quantized ratio: expected at least %.6g, found %.6g (%d of %d elements)", min,
+          plan.quantized_ratio(), plan.quantized_elements, plan.loaded_elements)),
+      details);
+}
+
+}  // namespace
+
+double LoadPlan::quantized_ratio() const {
+  return loaded_elements == 0
+             ? 0
+             : static_cast<double>(quantized_elements) / static_cast<double>(loaded_elements);
+}
+
+PurposeBytes LoadPlan::peak() const {
+  PurposeBytes bytes;
+  bytes[Purpose::kWeights] = weights_bytes;
+  bytes[Purpose::kKvCache] = kv_cache_bytes;
+  bytes[Purpose::kWorkspace] = workspace_bytes;
+  bytes[Purpose::kStaging] = staging_bytes;
+  return bytes;
+}
+
+int64_t LoadPlan::data_bytes(const PlannedTensor& tensor, const PlannedPart& part) const {
+  return tensor.format == Format::kAsStored
+             ? part.element_count * BytesPerElement(SourceType(tensor))
+             : CodeBytes(part.element_count);
+}
+
+int64_t LoadPlan::scales_bytes(const PlannedTensor& tensor, const PlannedPart& part) const {
+  return tensor.format == Format::kAsStored
+             ? 0
+             : ScaleBytes(part.element_count, quantization.block_size);
+}
+
+absl::StatusOr<LoadPlan> MakeLoadPlan(const Checkpoint& checkpoint,
+                                      const QuantizationSpec& quantization,
+                                      const ServingSpec& serving, const DeviceTraits& traits,
+                                      int64_t staging_bytes) {
+  if (absl::Status status = CheckOptions(checkpoint, quantization, serving, staging_bytes);
+      !status.ok()) {
+    return status;
+  }
+  LoadPlan plan;
+  plan.quantization = quantization;
+  plan.serving = serving;
+  plan.traits = traits;
+  plan.staging_bytes = RoundUp(staging_bytes, traits.granularity_bytes);
+  if (absl::Status status = PlanTensors(checkpoint, plan); !status.ok()) {
+    return status;
+  }
+  CountElements(plan);
+  if (plan.loaded_elements == 0) {
+    return absl::DataLossError(
+        absl::StrCat("none of the checkpoint's ", plan.tensors.size(), " tensors holds a weight"));
+  }
+  LayOutSlab(plan);
+  AddWarnings(checkpoint, plan);
+  if (absl::Status status = CheckRatio(plan); !status.ok()) {
+    return status;
+  }
+  return plan;
+}
+
+}  // namespace nibble

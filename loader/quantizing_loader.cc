@@ -1,0 +1,145 @@
+#include "loader/quantizing_loader.h"
+
+#include <algorithm>
+#include <system_error>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/check.h"
+#include "kernels/error_details.h"
+#include "loader/device_buffer.h"
+#include "loader/staging_ring.h"
+#include "loader/tile_list.h"
+#include "loader/tile_reader.h"
+
+namespace nibble {
+namespace {
+
+absl::Status CheckUnchanged(const Shard& shard, const ReadOnlyFile& file, const char* when) {
+  const absl::StatusOr<FileIdentity> found = file.Identify();
+  if (!found.ok()) {
+    return found.status();
+  }
+  if (*found == shard.identity) {
+    return absl::OkStatus();
+  }
+  ErrorDetails details;
+  details.reason = "CHECKPOINT_CHANGED";
+  details.resource = shard.file_name;
+  return WithDetails(absl::DataLossError(absl::StrCat(
+                         shard.file_name, ": was changed ", when, ": expected ",
+                         shard.identity.bytes, " bytes as of ", shard.identity.modified_ns,
+                         " ns, found ", found->bytes, " bytes as of ", found->modified_ns, " ns")),
+                     details);
+}
+
+// Opens every shard of which something is loaded, if it is still the file that was planned.
+absl::StatusOr<ShardFiles> OpenShards(const Checkpoint& checkpoint, const LoadPlan& plan) {
+  ShardFiles files(checkpoint.shards.size());
+  for (const PlannedTensor& tensor : plan.tensors) {
+    const auto index = static_cast<size_t>(tensor.shard_index);
+    if (!tensor.loaded || files[index] != nullptr) {
+      continue;
+    }
+    const Shard& shard = checkpoint.shards[index];
+    absl::StatusOr<std::unique_ptr<ReadOnlyFile>> file =
+        checkpoint.directory->Open(shard.file_name);
+    if (!file.ok()) {
+      return file.status();
+    }
+    if (absl::Status status = CheckUnchanged(shard, **file, "since it was planned"); !status.ok()) {
+      return status;
+    }
+    files[index] = *std::move(file);
+  }
+  return files;
+}
+
+absl::Status CheckAllUnchanged(const Checkpoint& checkpoint, const ShardFiles& files) {
+  for (size_t index = 0; index < files.size(); ++index) {
+    if (files[index] != nullptr) {
+      absl::Status status =
+          CheckUnchanged(checkpoint.shards[index], *files[index], "while loading");
+      if (!status.ok()) {
+        return status;
+      }
+    }
+  }
+  return absl::OkStatus();
+}
+
+// Runs the readers, the first on this thread, so that a load goes on with fewer where the system
+// gives no more threads.
+void RunReaders(const TileReader::Load& load, int reader_count) {
+  const auto run = [&load](int reader_index) { TileReader(load, reader_index).Run(); };
+  std::vector<std::thread> threads;
+  threads.reserve(static_cast<size_t>(reader_count));
+  for (int index = 1; index < reader_count; ++index) {
+    try {
+      threads.emplace_back(run, index);
+    } catch (const std::system_error&) {
+      break;
+    }
+  }
+  run(0);
+  for (std::thread& thread : threads) {
+    thread.join();
+  }
+}
+
+// Streams every tile of the plan into `slab`. The staging lives for this call only.
+absl::Status FillSlab(Device& device, const Checkpoint& checkpoint, const LoadPlan& plan,
+                      const ShardFiles& files, VramBudget::Reservation& reservation,
+                      const LoaderOptions& options, DeviceSpan slab, LoadObserver& observer) {
+  const int core_count = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  const StagingShape shape =
+      ShapeStaging(plan.traits, plan.staging_bytes, options.reader_count, core_count);
+  const absl::StatusOr<StagingRing> ring =
+      StagingRing::Allocate(device, reservation, plan.staging_bytes, shape);
+  if (!ring.ok()) {
+    return ring.status();
+  }
+  const TileList tiles(plan, shape.slot_bytes);
+  TileQueue queue(plan, tiles, observer);
+  const TileReader::Load load{device, plan, checkpoint, files, slab, *ring, queue};
+  RunReaders(load, static_cast<int>(std::min<int64_t>(shape.reader_count, tiles.size())));
+  return queue.status();
+}
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Weights>> LoadWeights(Device& device, const Checkpoint& checkpoint,
+                                                     std::shared_ptr<const LoadPlan> plan,
+                                                     VramBudget::Reservation reservation,
+                                                     const LoaderOptions& options,
+                                                     LoadObserver& observer) {
+  Check(plan->traits.kind == device.traits().kind, "the plan was made for this kind of device");
+  // Buffers point to it, so it must not move any more.
+  auto owned = std::make_unique<VramBudget::Reservation>(std::move(reservation));
+  const absl::StatusOr<ShardFiles> files = OpenShards(checkpoint, *plan);
+  if (!files.ok()) {
+    return files.status();
+  }
+  absl::StatusOr<DeviceBuffer> slab =
+      DeviceBuffer::Allocate(device, *owned, Purpose::kWeights, plan->weights_bytes);
+  if (!slab.ok()) {
+    return slab.status();
+  }
+  absl::Status status =
+      FillSlab(device, checkpoint, *plan, *files, *owned, options, slab->span(), observer);
+  // A file that was changed explains both a load that went well and data that made no sense.
+  if (status.ok() || absl::IsDataLoss(status)) {
+    if (absl::Status changed = CheckAllUnchanged(checkpoint, *files); !changed.ok()) {
+      return changed;
+    }
+  }
+  if (!status.ok()) {
+    return status;
+  }
+  owned->Release(Purpose::kStaging);
+  return std::make_unique<Weights>(std::move(plan), std::move(owned), *std::move(slab));
+}
+
+}  // namespace nibble

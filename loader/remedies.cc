@@ -1,0 +1,159 @@
+// What to change so that a refused load fits. Each remedy is a plan that was made and compared.
+
+#include <algorithm>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "loader/glob.h"
+#include "loader/load_plan.h"
+#include "loader/quantization_policy.h"
+#include "loader/slab_layout.h"
+
+namespace nibble {
+namespace {
+
+// `plan` with other options, laid out anew. What the options cannot do leaves no plan.
+std::optional<LoadPlan> Replan(const LoadPlan& plan, const QuantizationSpec& quantization) {
+  if (!Validate(quantization).ok()) {
+    return std::nullopt;
+  }
+  LoadPlan changed = plan;
+  changed.quantization = quantization;
+  TensorGlobs globs(changed.quantization);
+  for (PlannedTensor& tensor : changed.tensors) {
+    if (tensor.loaded &&
+        !DecideFormat(changed.quantization, globs.Match(tensor.name), tensor).ok()) {
+      return std::nullopt;
+    }
+  }
+  LayOutSlab(changed);
+  return changed;
+}
+
+// Staging is asked for in whole MiB: shorter to type, and a multiple of every granularity we have.
+int64_t StagingStep(const LoadPlan& plan) {
+  return std::max(int64_t{1_MiB}, plan.traits.granularity_bytes);
+}
+
+// The largest staging, at most the plan's, with which it fits; 0 if the smallest is too large.
+int64_t StagingThatFits(const LoadPlan& plan, int64_t available_bytes) {
+  const int64_t step = StagingStep(plan);
+  const int64_t room_bytes = available_bytes - plan.resident_bytes();
+  const int64_t staging_bytes = std::min(plan.staging_bytes, room_bytes) / step * step;
+  return staging_bytes >= kStagingBytesMin ? staging_bytes : 0;
+}
+
+// Embeddings and output heads that are kept by default.
+std::vector<std::string> KeptLookupTables(const LoadPlan& plan) {
+  TensorGlobs globs(plan.quantization);
+  std::vector<std::string> names;
+  for (const PlannedTensor& tensor : plan.tensors) {
+    const bool table =
+        tensor.weight.role == Role::kEmbedding || tensor.weight.role == Role::kOutputHead;
+    if (table && tensor.loaded && tensor.format == Format::kAsStored &&
+        globs.Match(tensor.name) != TensorGlobs::Choice::kKeep && IsGlob(tensor.name) &&
+        GlobMatches(tensor.name, tensor.name)) {
+      names.push_back(tensor.name);
+    }
+  }
+  return names;
+}
+
+// A change of the options, as a user would type it.
+struct Change {
+  std::string flags;
+  QuantizationSpec quantization;
+};
+
+// The smallest larger block size for which the plan fits with `staging_bytes`, or the largest there
+// is: more elements a scale cost accuracy, so not more than needed.
+Change WithLargerBlocks(const LoadPlan& plan, int64_t available_bytes) {
+  Change change{"", plan.quantization};
+  while (change.quantization.block_size < kBlockSizeMax) {
+    change.quantization.block_size *= 2;
+    const std::optional<LoadPlan> changed = Replan(plan, change.quantization);
+    if (changed.has_value() && changed->peak_bytes() <= available_bytes) {
+      break;
+    }
+  }
+  if (change.quantization.block_size != plan.quantization.block_size) {
+    change.flags = absl::StrCat("--block-size ", change.quantization.block_size);
+  }
+  return change;
+}
+
+Change WithQuantizedTables(const LoadPlan& plan) {
+  Change change{"", plan.quantization};
+  for (std::string& name : KeptLookupTables(plan)) {
+    absl::StrAppend(&change.flags, change.flags.empty() ? "" : " ", "--quantize '", name, "'");
+    change.quantization.quantize.push_back(std::move(name));
+  }
+  return change;
+}
+
+// Every way to a smaller slab, one at a time and then together.
+std::vector<Change> SmallerSlabs(const LoadPlan& plan, int64_t available_bytes) {
+  if (plan.quantization.format == Format::kAsStored) {
+    Change change{"--format nf4", plan.quantization};
+    change.quantization.format = Format::kNf4;
+    return {std::move(change)};
+  }
+  const Change blocks = WithLargerBlocks(plan, available_bytes);
+  const Change tables = WithQuantizedTables(plan);
+  Change both{absl::StrCat(blocks.flags, " ", tables.flags), tables.quantization};
+  both.quantization.block_size = kBlockSizeMax;
+  std::vector<Change> changes;
+  for (const Change& change : {tables, blocks}) {
+    if (!change.flags.empty()) {
+      changes.push_back(change);
+    }
+  }
+  if (changes.size() == 2) {
+    changes.push_back(std::move(both));
+  }
+  return changes;
+}
+
+}  // namespace
+
+std::vector<std::string> Remedies(const LoadPlan& plan, int64_t limit_bytes,
+                                  int64_t available_bytes) {
+  std::vector<std::string> remedies;
+  if (plan.peak_bytes() <= available_bytes) {
+    return remedies;
+  }
+  if (plan.peak_bytes() <= limit_bytes) {
+    remedies.push_back(
+        absl::StrCat("unload other models, which hold ", limit_bytes - available_bytes, " bytes"));
+  }
+  const int64_t staging_bytes = StagingThatFits(plan, available_bytes);
+  if (staging_bytes > 0) {
+    remedies.push_back(absl::StrCat("start the daemon with --staging ", staging_bytes / 1_MiB,
+                                    "MiB (peak ", plan.resident_bytes() + staging_bytes,
+                                    " bytes)"));
+  }
+  const size_t without_options = remedies.size();
+  for (const Change& change : SmallerSlabs(plan, available_bytes)) {
+    const std::optional<LoadPlan> changed = Replan(plan, change.quantization);
+    if (!changed.has_value()) {
+      continue;
+    }
+    if (changed->peak_bytes() <= available_bytes) {
+      remedies.push_back(
+          absl::StrCat("load with ", change.flags, " (peak ", changed->peak_bytes(), " bytes)"));
+    } else if (const int64_t staging = StagingThatFits(*changed, available_bytes);
+               staging > 0 && remedies.size() == without_options) {
+      remedies.push_back(absl::StrCat(
+          "load with ", change.flags, " and start the daemon with --staging ", staging / 1_MiB,
+          "MiB (peak ", changed->resident_bytes() + staging, " bytes)"));
+    }
+  }
+  remedies.push_back(
+      absl::StrCat("raise --vram-budget by ", plan.peak_bytes() - available_bytes, " bytes"));
+  return remedies;
+}
+
+}  // namespace nibble

@@ -1,0 +1,72 @@
+// The writing half of safetensors.h.
+
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "kernels/bytes.h"
+#include "loader/safetensors.h"
+
+namespace nibble {
+namespace {
+
+// Where the official writer lets the data begin.
+constexpr int64_t kDataAlignment = 8;
+constexpr size_t kLengthWordBytes = 8;
+
+void AppendJsonString(std::string& json, absl::string_view text) {
+  json += '"';
+  for (const char c : text) {
+    if (c == '"' || c == '\\') {
+      json += '\\';
+      json += c;
+    } else if (static_cast<unsigned char>(c) < 0x20) {
+      absl::StrAppend(&json, "\\u", absl::Hex(static_cast<unsigned char>(c), absl::kZeroPad4));
+    } else {
+      json += c;
+    }
+  }
+  json += '"';
+}
+
+}  // namespace
+
+std::string WriteSafetensorsHeader(
+    const std::vector<SafetensorsEntry>& entries,
+    const std::vector<std::pair<std::string, std::string>>& metadata) {
+  std::string json = "{";
+  absl::string_view separator;
+  if (!metadata.empty()) {
+    json += "\"__metadata__\":{";
+    for (const auto& [key, value] : metadata) {
+      absl::StrAppend(&json, separator);
+      AppendJsonString(json, key);
+      json += ':';
+      AppendJsonString(json, value);
+      separator = ",";
+    }
+    json += '}';
+  }
+  int64_t begin = 0;
+  for (const SafetensorsEntry& entry : entries) {
+    absl::StrAppend(&json, separator);
+    AppendJsonString(json, entry.name);
+    absl::StrAppend(&json, ":{\"dtype\":\"", DtypeName(entry.dtype), "\",\"shape\":[",
+                    absl::StrJoin(entry.shape, ","), "],\"data_offsets\":[", begin, ",",
+                    begin + entry.bytes, "]}");
+    begin += entry.bytes;
+    separator = ",";
+  }
+  json += '}';
+  // The length word is itself 8 bytes, so padding the JSON aligns the data.
+  json.resize(static_cast<size_t>(RoundUp(static_cast<int64_t>(json.size()), kDataAlignment)), ' ');
+
+  std::string header;
+  header.reserve(kLengthWordBytes + json.size());
+  for (size_t i = 0; i < kLengthWordBytes; ++i) {
+    header += static_cast<char>(json.size() >> (8 * i));
+  }
+  return header += json;
+}
+
+}  // namespace nibble

@@ -1,0 +1,112 @@
+// One thread of a load: reads tiles into its own slots, queues their quantization, and checks each
+// one when its work is done.
+
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "kernels/device.h"
+#include "kernels/mutex.h"
+#include "kernels/ops.h"
+#include "loader/checkpoint_directory.h"
+#include "loader/load_plan.h"
+#include "loader/quantizing_loader.h"
+#include "loader/staging_ring.h"
+#include "loader/tile_list.h"
+
+namespace nibble {
+
+// What the readers of one load share: the tiles still to do, progress, and the error that ends it.
+// Thread-safe.
+class TileQueue {
+ public:
+  // All must outlive the queue.
+  TileQueue(const LoadPlan& plan, const TileList& tiles, LoadObserver& observer);
+
+  // The next tile in the order of the files; none at the end, after a failure, or once cancelled.
+  std::optional<Tile> Next();
+
+  // Ends the load. Of several errors the one of the lowest tile is kept. Since tiles are handed out
+  // in order and each is carried to its end, that makes the error the first in the files, whatever
+  // the threads did. `tile_index` is -1 for what belongs to no tile.
+  void Fail(int64_t tile_index, absl::Status status);
+
+  // Counts a finished tile and tells the observer.
+  void CountDone(const Tile& tile);
+
+  // The error, or OK. Requires: no reader is running.
+  absl::Status status() const;
+
+ private:
+  const LoadPlan& plan_;
+  const TileList& tiles_;
+  LoadObserver& observer_;
+  int64_t tensors_total_ = 0;
+
+  std::atomic<int64_t> next_ = 0;
+  std::atomic<bool> failed_ = false;
+  std::atomic<int64_t> read_bytes_ = 0;
+  std::atomic<int64_t> tensors_done_ = 0;
+  std::vector<std::atomic<int64_t>> tiles_left_;  // Of each tensor.
+
+  mutable Mutex mutex_;
+  absl::Status status_ ABSL_GUARDED_BY(mutex_);
+  int64_t failed_tile_ ABSL_GUARDED_BY(mutex_) = 0;
+};
+
+// What is open during a load; one file for each shard, null where nothing of it is loaded.
+using ShardFiles = std::vector<std::unique_ptr<ReadOnlyFile>>;
+
+// Belongs to one thread, from construction to destruction.
+class TileReader {
+ public:
+  struct Load {  // All must outlive the reader.
+    Device& device;
+    const LoadPlan& plan;
+    const Checkpoint& checkpoint;
+    const ShardFiles& files;
+    DeviceSpan slab;
+    const StagingRing& ring;
+    TileQueue& tiles;
+  };
+
+  TileReader(const Load& load, int reader_index) : load_(load), reader_index_(reader_index) {}
+
+  // Works until there are no more tiles. When it returns, nothing of it is queued any more.
+  void Run();
+
+ private:
+  struct InFlight {
+    StagingRing::Slot slot;
+    std::unique_ptr<Event> done;
+    std::optional<Tile> tile;          // What is in the slot, if anything.
+    std::span<const std::byte> bytes;  // Its elements, as they were read.
+  };
+
+  absl::Status Start();
+  absl::Status Begin(const Tile& tile, InFlight& in_flight);
+  absl::Status QueueQuantize(const Tile& tile, const InFlight& in_flight, DeviceSpan source);
+  absl::Status QueueCheck(const Tile& tile, const InFlight& in_flight, DeviceSpan source);
+  void Finish(InFlight& in_flight);
+  absl::Status CheckFinite(const Tile& tile, const InFlight& in_flight) const;
+
+  const PlannedTensor& tensor(const Tile& tile) const {
+    return load_.plan.tensors[static_cast<size_t>(tile.tensor_index)];
+  }
+  const PlannedPart& part(const Tile& tile) const {
+    return tensor(tile).parts[static_cast<size_t>(tile.part_index)];
+  }
+
+  const Load load_;
+  const int reader_index_;
+  std::unique_ptr<Queue> queue_;
+  std::vector<InFlight> slots_;
+};
+
+}  // namespace nibble
