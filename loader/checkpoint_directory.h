@@ -49,6 +49,9 @@ class CheckpointDirectory {
   // For messages: the source as the client named it.
   virtual std::string name() const = 0;
 
+  // Equal for the same directory, however it was named; for comparison, never for clients.
+  virtual std::string canonical_name() const { return name(); }
+
   // Names of the entries, sorted.
   virtual absl::StatusOr<std::vector<std::string>> List() const = 0;
 

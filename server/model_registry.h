@@ -21,7 +21,9 @@
 
 namespace nibble {
 
-// Transitions only move down this list, except that every state may go to kFailed.
+// Transitions only move down this list, except that every state may go to kFailed. A load is
+// kQueued until its share of the budget is reserved, and one that is cancelled is kDraining until
+// its bytes are back.
 enum class ModelState { kQueued, kLoading, kReady, kDraining, kUnloaded, kFailed };
 inline constexpr int kModelStateCount = 6;
 
@@ -54,12 +56,13 @@ struct ModelInfo {
   ModelState state = ModelState::kQueued;
   QuantizationSpec quantization;
   ServingSpec serving;
-  std::shared_ptr<const LoadPlan> plan;  // Null until it is planned.
+  std::shared_ptr<const LoadPlan> plan;  // Null until it is planned. Of kFailed: totals alone.
   int64_t peak_bytes = 0;                // Measured by the ledger, once loaded.
   absl::Duration load_duration;          // From the start of LOADING, once loaded.
   absl::Status failure;                  // Of kFailed.
   bool pinned = false;
-  absl::Time last_used;
+  absl::Time last_used;    // By a request; at first, when it was asked for.
+  std::string request_id;  // Of the request that began the load, for logs.
 };
 
 // Ledger and registry at one moment: what GetMemory, ListModels and /metrics all render. Equal
@@ -72,8 +75,11 @@ struct StateSnapshot {
 
 inline constexpr int kFailedModelsMax = 64;
 
-// Follows one load for one caller. Called on the registry's threads without locks held; must return
-// at once. After OnDone nothing more is called.
+// Follows one load for one caller: the plan, then progress that grows (at most every 50 ms, and
+// once more at the end), then the result. Whatever happens in the registry is told on one thread of
+// its own, in the order in which it happened, without locks held and never from within a call to
+// the registry; so the calls here must return at once, and may call anything of the registry but
+// Shutdown and its destructor. After OnDone nothing more is called.
 class LoadListener {
  public:
   virtual ~LoadListener() = default;
@@ -84,12 +90,15 @@ class LoadListener {
   virtual void OnDone(const absl::StatusOr<ModelInfo>& result) = 0;
 };
 
-// Follows the whole registry, for metrics and logs. Same rules as LoadListener.
+// Follows the whole registry, for metrics and logs. Same thread and same rules as LoadListener.
 class RegistryObserver {
  public:
   virtual ~RegistryObserver() = default;
   virtual void OnStateChanged(const ModelInfo& model) = 0;
   virtual void OnRead(int64_t bytes) = 0;  // Tensor data, as it is read.
+
+  // Once for each load that was begun, before its listeners hear of it: OK, the error, or CANCELLED
+  // (UNAVAILABLE by a shutdown).
   virtual void OnLoadFinished(const ModelInfo& model, const absl::Status& status) = 0;
   virtual void OnRefused(absl::string_view reason) = 0;  // RESOURCE_EXHAUSTED, by ErrorDetails.
   virtual void OnDeviceBroken(const absl::Status& health) = 0;
@@ -117,7 +126,7 @@ class ModelHandle {
 struct RegistryOptions {
   std::vector<std::string> model_roots;
   int64_t staging_bytes = kStagingBytesDefault;
-  int max_loads = 2;          // That run at a time.
+  int max_loads = 2;          // That run at a time; at least 1. Each is a thread.
   int max_queued_loads = 64;  // More are RESOURCE_EXHAUSTED.
   LoaderOptions loader;
 };
@@ -132,29 +141,38 @@ class ModelRegistry {
   ModelRegistry(Device& device, VramBudget& budget, RegistryOptions options,
                 RegistryObserver& observer);
 
-  // Cancels every load, unloads every model, joins every thread.
+  // Shutdown(), without patience for handles. Waits until they are gone.
   ~ModelRegistry();
 
-  // Starts a load or joins the one of equal spec. `listener` hears of it from then on; for a READY
-  // model it hears plan and result at once.
+  // Starts a load or joins the one of equal spec: same resolved source, quantization and serving.
+  // `listener` (null: nobody listens) hears of it from then on; one that joins late hears the plan
+  // and how far it is, for a READY model plan and result. Makes a few system calls to resolve the
+  // source.
   //
-  // Errors: INVALID_ARGUMENT; ALREADY_EXISTS if the name is taken by another spec or is draining;
-  //   RESOURCE_EXHAUSTED if the queue is full; UNAVAILABLE while shutting down. What goes wrong
-  //   later reaches listener->OnDone.
+  // Errors: INVALID_ARGUMENT; NOT_FOUND if there is no such source; ALREADY_EXISTS if the name is
+  //   taken by another spec or is draining; RESOURCE_EXHAUSTED with reason LOAD_QUEUE_FULL;
+  //   UNAVAILABLE while shutting down. What goes wrong later reaches listener->OnDone.
   absl::StatusOr<Ticket> Load(const LoadRequest& request, std::shared_ptr<LoadListener> listener);
 
-  // The caller is gone: its listener hears no more, and the load is cancelled if no caller is left
-  // and none asked to detach. Does nothing for a load that is done.
+  // The caller is gone: its listener hears no more (a call that has begun may end after this
+  // returns), and the load is cancelled if no caller is left and none asked to detach. Does nothing
+  // for a load that is done.
   void Leave(Ticket ticket);
 
-  // Cancels the model's load, or drains and frees it; `done` is called with the bytes given back,
-  // when they are back.
+  // Cancels the model's load, or drains and frees it; `done` is called with the bytes given back
+  // (what it had reserved), when they are back. Running requests keep their handles; from
+  // `drain_timeout` on these say cancelled(), and are waited for. Whoever asks while the model is
+  // being unloaded gets the same answer, and the earlier deadline counts. A load that waits and a
+  // model that failed are taken off the list: 0 bytes.
   //
   // Errors (to `done`): NOT_FOUND.
   void Unload(absl::string_view model, absl::Duration drain_timeout,
               std::function<void(absl::StatusOr<int64_t>)> done);
 
-  // Plans on a thread of the registry and calls `done`.
+  // Plans on a thread of the registry and calls `done` there.
+  //
+  // Errors (to `done`): those of planning; RESOURCE_EXHAUSTED with reason PLAN_QUEUE_FULL;
+  //   UNAVAILABLE while shutting down.
   void Plan(std::string source, QuantizationSpec quantization, ServingSpec serving,
             std::function<void(absl::StatusOr<PlanAnswer>)> done);
 
@@ -171,7 +189,8 @@ class ModelRegistry {
   std::shared_ptr<const StateSnapshot> Snapshot() const;
 
   // Refuses new loads from now on, cancels the running ones, drains and unloads every model, and
-  // returns when all bytes are back. Idempotent.
+  // returns when all bytes are back, everything is told and every thread has ended. Idempotent;
+  // called again meanwhile, it waits too, and the earlier deadline counts.
   void Shutdown(absl::Duration drain_timeout);
 
  private:

@@ -1,0 +1,53 @@
+// HTTP/1.1 over connections that the listener hands over: /metrics, /healthz, /readyz.
+
+#pragma once
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "absl/time/time.h"
+#include "server/listen_address.h"
+
+namespace nibble {
+
+struct HttpOptions {
+  std::string host;                 // The listen address's; requests may name it in Host.
+  uint32_t header_bytes_max = 16 << 10;
+  uint64_t body_bytes_max = 1 << 20;
+  absl::Duration read_timeout = absl::Seconds(30);   // From one answer to the whole next request.
+  absl::Duration write_timeout = absl::Seconds(30);  // Of one answer.
+};
+
+// Serves every connection on one thread: answers are rendered from snapshots and never wait.
+// Requests of one connection are answered one after the other, so a client that pipelines waits for
+// itself. A Host header must be an IP address, localhost or the listen address: a web page whose
+// name was pointed at us (DNS rebinding) is refused.
+//
+// Thread-safe.
+class HttpServer {
+ public:
+  // Renders /metrics; called on the server's thread.
+  using RenderMetrics = std::function<std::string()>;
+
+  HttpServer(HttpOptions options, RenderMetrics render_metrics);
+
+  // Closes every connection and ends the thread.
+  ~HttpServer();
+
+  // Takes a connected, non-blocking socket.
+  void Serve(Descriptor connection);
+
+  // What /readyz says: false at first.
+  void SetReady(bool ready) { ready_ = ready; }
+
+ private:
+  class Core;
+
+  std::atomic<bool> ready_ = false;
+  std::unique_ptr<Core> core_;
+};
+
+}  // namespace nibble

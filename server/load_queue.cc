@@ -1,0 +1,227 @@
+#include "server/load_queue.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "kernels/check.h"
+#include "kernels/error_details.h"
+
+namespace nibble {
+namespace {
+
+// Hears the loader on behalf of one entry.
+class EntryObserver final : public LoadObserver {
+ public:
+  EntryObserver(ModelTable& table, EntryPointer entry) : table_(table), entry_(std::move(entry)) {}
+
+  void OnProgress(const LoadProgress& progress) override {
+    if (entry_->meter.Update(progress)) {
+      table_.TellProgress(entry_);
+    }
+  }
+
+  bool cancelled() const override { return entry_->cancelled; }
+
+ private:
+  ModelTable& table_;
+  const EntryPointer entry_;
+};
+
+LoadProgress StartOf(const LoadPlan& plan) {
+  LoadProgress progress;
+  progress.source_bytes = plan.source_bytes;
+  progress.tensors_total = std::count_if(plan.tensors.begin(), plan.tensors.end(),
+                                         [](const PlannedTensor& tensor) { return tensor.loaded; });
+  return progress;
+}
+
+absl::Status WithRemedies(const absl::Status& refused, const PlanAnswer& answer) {
+  ErrorDetails details = DetailsOf(refused);
+  details.remedies = answer.remedies;
+  return WithDetails(refused, details);
+}
+
+}  // namespace
+
+absl::StatusOr<PlannedCheckpoint> OpenAndPlan(std::shared_ptr<const CheckpointDirectory> directory,
+                                              const QuantizationSpec& quantization,
+                                              const ServingSpec& serving,
+                                              const DeviceTraits& traits, int64_t staging_bytes) {
+  absl::StatusOr<Checkpoint> checkpoint = OpenCheckpoint(std::move(directory));
+  if (!checkpoint.ok()) {
+    return checkpoint.status();
+  }
+  absl::StatusOr<LoadPlan> plan =
+      MakeLoadPlan(*checkpoint, quantization, serving, traits, staging_bytes);
+  if (!plan.ok()) {
+    return plan.status();
+  }
+  return PlannedCheckpoint{*std::move(checkpoint),
+                           std::make_shared<const LoadPlan>(*std::move(plan))};
+}
+
+PlanAnswer Compare(std::shared_ptr<const LoadPlan> plan, const LedgerSnapshot& ledger) {
+  PlanAnswer answer;
+  answer.limit_bytes = ledger.limit_bytes;
+  answer.available_bytes = ledger.available_bytes();
+  answer.remedies = Remedies(*plan, answer.limit_bytes, answer.available_bytes);
+  answer.plan = std::move(plan);
+  return answer;
+}
+
+LoadQueue::LoadQueue(ModelTable& table, Device& device, VramBudget& budget,
+                     const RegistryOptions& options)
+    : table_(table), device_(device), budget_(budget), options_(options) {
+  for (int i = 0; i < options.max_loads; ++i) {
+    threads_.emplace_back([this] { Run(); });
+  }
+}
+
+LoadQueue::~LoadQueue() { Stop(); }
+
+bool LoadQueue::full() const {
+  table_.mutex().AssertHeld();
+  const int64_t idle_count = options_.max_loads - running_count_;
+  return std::ssize(waiting_) - idle_count >= options_.max_queued_loads;
+}
+
+void LoadQueue::Push(EntryPointer entry) {
+  table_.mutex().AssertHeld();
+  waiting_.push_back(std::move(entry));
+  pushed_.SignalAll();
+}
+
+bool LoadQueue::Withdraw(const EntryPointer& entry) {
+  table_.mutex().AssertHeld();
+  return std::erase(waiting_, entry) > 0;
+}
+
+void LoadQueue::Stop() {
+  {
+    MutexLock lock(table_.mutex());
+    Check(waiting_.empty(), "no load waits when the threads end");
+    stopping_ = true;
+    pushed_.SignalAll();
+  }
+  for (std::thread& thread : threads_) {
+    thread.join();
+  }
+  threads_.clear();
+}
+
+void LoadQueue::Run() {
+  for (;;) {
+    EntryPointer entry;
+    {
+      MutexLock lock(table_.mutex());
+      while (waiting_.empty() && !stopping_) {
+        pushed_.Wait(table_.mutex());
+      }
+      if (waiting_.empty()) {
+        return;
+      }
+      entry = std::move(waiting_.front());
+      waiting_.pop_front();
+      ++running_count_;
+    }
+    RunOne(entry);
+    MutexLock lock(table_.mutex());
+    --running_count_;
+  }
+}
+
+void LoadQueue::RunOne(const EntryPointer& entry) {
+  absl::StatusOr<std::unique_ptr<Weights>> weights = CarryOut(entry);
+  if (!weights.ok()) {
+    if (weights.status().code() == absl::StatusCode::kResourceExhausted) {
+      table_.TellRefused(DetailsOf(weights.status()).reason);
+    }
+    if (absl::Status health = device_.health(); !health.ok()) {
+      table_.TellDeviceBroken(std::move(health));
+    }
+  }
+  Finish(entry, std::move(weights));
+}
+
+absl::StatusOr<std::unique_ptr<Weights>> LoadQueue::CarryOut(const EntryPointer& entry) {
+  absl::StatusOr<PlannedCheckpoint> planned =
+      OpenAndPlan(entry->directory, entry->request.quantization, entry->request.serving,
+                  device_.traits(), options_.staging_bytes);
+  if (!planned.ok()) {
+    return planned.status();
+  }
+  absl::StatusOr<VramBudget::Reservation> reservation = Begin(entry, planned->plan);
+  if (!reservation.ok()) {
+    return reservation.status();
+  }
+  if (absl::Status status = CheckDeviceHasRoom(*entry, *planned->plan); !status.ok()) {
+    return status;
+  }
+  EntryObserver observer(table_, entry);
+  return LoadWeights(device_, planned->checkpoint, planned->plan, *std::move(reservation),
+                     options_.loader, observer);
+}
+
+// Under one lock, so that the plan's callers are told the figures by which it is decided, and a
+// model is seen LOADING exactly when its share is reserved.
+absl::StatusOr<VramBudget::Reservation> LoadQueue::Begin(
+    const EntryPointer& entry, const std::shared_ptr<const LoadPlan>& plan) {
+  MutexLock lock(table_.mutex());
+  if (entry->cancelled) {
+    return absl::CancelledError(absl::StrCat(entry->request.model, ": cancelled"));
+  }
+  PlanAnswer answer = Compare(plan, budget_.Snapshot());
+  table_.SetPlan(*entry, answer);
+  absl::StatusOr<VramBudget::Reservation> reservation =
+      budget_.Reserve(entry->request.model, plan->peak());
+  if (!reservation.ok()) {
+    return WithRemedies(reservation.status(), answer);
+  }
+  entry->meter.Update(StartOf(*plan));
+  table_.BeginLoading(*entry);
+  return reservation;
+}
+
+// The budget is a promise of ours; others on the card have made none.
+absl::Status LoadQueue::CheckDeviceHasRoom(const ModelEntry& entry, const LoadPlan& plan) {
+  const absl::StatusOr<Device::Memory> memory = device_.QueryMemory();
+  if (!memory.ok()) {
+    return memory.status();
+  }
+  if (memory->free_bytes >= plan.peak_bytes()) {
+    return absl::OkStatus();
+  }
+  ErrorDetails details;
+  details.reason = "DEVICE_MEMORY_TAKEN";
+  details.resource = entry.request.model;
+  details.needed_bytes = plan.peak_bytes();
+  details.available_bytes = memory->free_bytes;
+  details.remedies = {absl::StrCat("end other processes that hold memory of ", device_.name())};
+  return WithDetails(absl::ResourceExhaustedError(absl::StrCat(
+                         entry.request.model, ": needs ", plan.peak_bytes(),
+                         " bytes, which the budget allows, but ", device_.name(), " has ",
+                         memory->free_bytes, " free: others have taken the rest")),
+                     details);
+}
+
+void LoadQueue::Finish(const EntryPointer& entry,
+                       absl::StatusOr<std::unique_ptr<Weights>> weights) {
+  absl::Status status = weights.status();
+  {
+    MutexLock lock(table_.mutex());
+    if (!entry->cancelled) {
+      if (status.ok()) {
+        table_.BecomeReady(entry, *std::move(weights));
+      } else {
+        table_.Fail(entry, status);
+      }
+      return;
+    }
+  }
+  weights = absl::CancelledError("");  // Frees what came too late, before its end is told.
+  MutexLock lock(table_.mutex());
+  table_.Remove(entry);
+}
+
+}  // namespace nibble

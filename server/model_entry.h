@@ -1,0 +1,87 @@
+// One model of the registry: what it was asked to be, and what it is at the moment.
+
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "loader/checkpoint_directory.h"
+#include "loader/weights.h"
+#include "server/load_caller.h"
+#include "server/model_registry.h"
+
+namespace nibble {
+
+using SteadyTime = std::chrono::steady_clock::time_point;
+using UnloadAnswer = std::function<void(absl::StatusOr<int64_t>)>;
+
+// A model from the moment it is asked for until it is gone. Whoever works on it shares it; the
+// table lists it.
+struct ModelEntry {
+  ModelEntry(const LoadRequest& request, std::shared_ptr<const CheckpointDirectory> directory);
+
+  // Constant after construction.
+  const LoadRequest request;
+  const std::string canonical_source;
+  const std::shared_ptr<const CheckpointDirectory> directory;
+
+  // Own synchronization.
+  LoadMeter meter;
+  std::atomic<bool> cancelled = false;           // The load is to stop.
+  std::atomic<bool> requests_cancelled = false;  // So are those that hold handles.
+
+  // Touched by the announcing thread alone.
+  int64_t announced_bytes = 0;
+
+  // Guarded by the table's mutex.
+  ModelState state = ModelState::kQueued;
+  bool pinned = false;
+  bool detached = false;
+  bool load_finished = false;              // Whichever way.
+  std::shared_ptr<const PlanAnswer> plan;  // As it stood when it was planned.
+  std::unique_ptr<Weights> weights;        // Of kReady, and of kDraining until they are freed.
+  int64_t peak_bytes = 0;
+  SteadyTime loading_since;
+  absl::Duration load_duration;
+  absl::Time last_used;
+  absl::Status failure;        // Of kFailed; or, once cancelled, what the load's callers are told.
+  uint64_t failure_order = 0;  // Numbers the failures.
+  int64_t lease_count = 0;     // Handles that live.
+  SteadyTime drain_deadline;
+  int64_t draining_bytes = 0;  // What it had reserved when the unloading began.
+  std::vector<std::shared_ptr<LoadCaller>> callers;  // Of a load that is not done.
+  std::vector<UnloadAnswer> unload_answers;
+};
+
+using EntryPointer = std::shared_ptr<ModelEntry>;
+
+// Requires: the table's mutex is held.
+ModelInfo Describe(const ModelEntry& entry);
+
+// Whether a request asks for what `entry` is. `canonical_source` is null where the request's source
+// could not be resolved; then its words decide, so that a model outlives its files.
+bool IsSameSpec(const ModelEntry& entry, const LoadRequest& request,
+                const std::string* canonical_source);
+
+// A load that nobody waits for any more.
+//
+// Requires: the table's mutex is held.
+bool IsOrphan(const ModelEntry& entry);
+
+// Errors: INVALID_ARGUMENT that names the field; UNIMPLEMENTED for what this version cannot do yet.
+absl::Status Validate(const LoadRequest& request);
+absl::Status Validate(const std::string& source, const QuantizationSpec& quantization,
+                      const ServingSpec& serving);
+
+// INVALID_ARGUMENT, NOT_FOUND and the like show a client's text only in this form.
+std::string Printable(absl::string_view text);
+
+}  // namespace nibble
