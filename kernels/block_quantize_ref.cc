@@ -6,7 +6,9 @@
 #include <cmath>
 #include <cstring>
 
+#include "kernels/flush_subnormal.h"
 #include "kernels/fp4_format.h"
+#include "kernels/gpu_reciprocal.h"
 #include "kernels/nf4_format.h"
 #include "kernels/ops.h"
 
@@ -29,7 +31,7 @@ uint16_t HalfFromFloat(float value) {
   const uint32_t bits = std::bit_cast<uint32_t>(value);
   const uint16_t sign = static_cast<uint16_t>((bits >> 16) & 0x8000);
   if (std::isnan(value)) {
-    return static_cast<uint16_t>(sign | 0x7e00);
+    return 0x7fff;  // What the GPU makes of every NaN.
   }
   const float magnitude = std::fabs(value);
   if (magnitude >= 65520.0f) {  // Halfway between the largest half and 2^16 rounds to infinity.
@@ -45,7 +47,7 @@ uint16_t HalfFromFloat(float value) {
 uint16_t Bf16FromFloat(float value) {
   const uint32_t bits = std::bit_cast<uint32_t>(value);
   if (std::isnan(value)) {
-    return static_cast<uint16_t>((bits >> 16) | 0x40);
+    return 0x7fff;
   }
   return static_cast<uint16_t>((bits + 0x7fff + ((bits >> 16) & 1)) >> 16);
 }
@@ -75,7 +77,7 @@ float BlockScale(FloatType type, const std::byte* source, int64_t begin, int64_t
     const float magnitude = std::fabs(LoadElement(type, source, index));
     scale = magnitude > scale ? magnitude : scale;
   }
-  return std::fabs(scale) < FLT_MIN ? 0.0f : scale;  // Subnormals are flushed.
+  return FlushSubnormal(scale);
 }
 
 }  // namespace
@@ -94,7 +96,8 @@ float LoadElement(FloatType type, const std::byte* source, int64_t index) {
 
 void StoreElement(FloatType type, float value, std::byte* target, int64_t index) {
   if (type == FloatType::kF32) {
-    std::memcpy(target + index * 4, &value, sizeof(value));
+    const uint32_t bits = std::isnan(value) ? 0x7fffffff : std::bit_cast<uint32_t>(value);
+    std::memcpy(target + index * 4, &bits, sizeof(bits));
     return;
   }
   const uint16_t bits = type == FloatType::kF16 ? HalfFromFloat(value) : Bf16FromFloat(value);
@@ -109,11 +112,11 @@ void QuantizeRef(Codebook codebook, int64_t block_size, FloatType type, const st
     const int64_t end = std::min(begin + block_size, element_count);
     const float scale = BlockScale(type, source, begin, end, end - begin < block_size);
     scales[block] = scale;
-    const float reciprocal = 1.0f / scale;
+    const float reciprocal = GpuReciprocal(scale);
     // The pad of an odd tail is an element of 0.
     for (int64_t index = begin; index < end + (end & 1); ++index) {
       const float value = index < end ? LoadElement(type, source, index) : 0.0f;
-      const float x = value * reciprocal;
+      const float x = FlushSubnormal(FlushSubnormal(value) * reciprocal);
       const uint8_t code = codebook == Codebook::kNf4 ? Nf4Code(x) : Fp4Code(x);
       codes[index / 2] = static_cast<uint8_t>(codes[index / 2] | code << (index % 2 == 0 ? 4 : 0));
     }
@@ -125,8 +128,9 @@ void DequantizeRef(Codebook codebook, int64_t block_size, FloatType type, const 
   const auto& values = codebook == Codebook::kNf4 ? kNf4Values : kFp4Values;
   for (int64_t index = 0; index < element_count; ++index) {
     const int code = codes[index / 2] >> (index % 2 == 0 ? 4 : 0) & 0xf;
-    StoreElement(type, values[static_cast<size_t>(code)] * scales[index / block_size], target,
-                 index);
+    const float scale = FlushSubnormal(scales[index / block_size]);
+    const float value = FlushSubnormal(values[static_cast<size_t>(code)] * scale);
+    StoreElement(type, value, target, index);
   }
 }
 

@@ -13,7 +13,7 @@ namespace nibble {
 // Reads element `index` of `source`, which need not be aligned.
 float LoadElement(FloatType type, const std::byte* source, int64_t index);
 
-// Writes `value` rounded to nearest even.
+// Writes `value` rounded to nearest even; every NaN becomes the GPU's, all ones but the sign.
 void StoreElement(FloatType type, float value, std::byte* target, int64_t index);
 
 void QuantizeRef(Codebook codebook, int64_t block_size, FloatType type,

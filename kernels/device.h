@@ -165,4 +165,8 @@ absl::StatusOr<std::unique_ptr<Device>> OpenCudaDevice(int ordinal);
 // The GPUs that OpenCudaDevice can open, described; empty without a driver or without CUDA.
 std::vector<std::string> ListCudaDevices();
 
+// The CUDA that this binary was built with and the newest one that the driver supports, for
+// build_info: "13.0 (driver 13.1)", "13.0 (no driver)", or "none" in a build without CUDA.
+std::string CudaVersionText();
+
 }  // namespace nibble

@@ -3,8 +3,9 @@
 //
 // A value v of a block with scale s gets the code of |x|, x = v * (1 / s): strictly greater than a
 // threshold picks the larger magnitude, ties stay at the smaller. The sign bit is set where x < 0,
-// so a tiny negative gets 8 (minus zero) and -0.0 gets 0. NaN gets 0. Zero and subnormal scales as
-// in nf4_format.h.
+// so a tiny negative gets 8 (minus zero), but -0.0 and an x that is subnormal get 0. NaN gets 0.
+// Edge cases as in nf4_format.h. Thresholds lie on values that 16-bit data hits, so the last bit of
+// 1 / s counts: gpu_reciprocal.h.
 //
 // Source: bitsandbytes csrc/kernels.cu, dQuantizeFP4, and functional.py, get_4bit_type.
 
@@ -15,10 +16,11 @@
 
 namespace nibble {
 
-// By code; 12ths in fp32. The table holds +0 at both zeros, as bitsandbytes' does.
+// By code; 12ths in fp32. Code 8 is -0, as CUDA's kernels decode it; the quant_map of bitsandbytes'
+// checkpoints holds +0 there.
 inline constexpr std::array<float, 16> kFp4Values = {
-    0.0f, 0.0625f / 12,  8.0f / 12,  1.0f,  4.0f / 12,  0.5f,  2.0f / 12,  0.25f,
-    0.0f, -0.0625f / 12, -8.0f / 12, -1.0f, -4.0f / 12, -0.5f, -2.0f / 12, -0.25f,
+    0.0f,  0.0625f / 12,  8.0f / 12,  1.0f,  4.0f / 12,  0.5f,  2.0f / 12,  0.25f,
+    -0.0f, -0.0625f / 12, -8.0f / 12, -1.0f, -4.0f / 12, -0.5f, -2.0f / 12, -0.25f,
 };
 
 // kFp4Thresholds[i] separates kFp4Order[i] and kFp4Order[i + 1], on |x|.

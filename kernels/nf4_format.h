@@ -2,8 +2,16 @@
 //
 // A value v of a block with scale s gets the code of x = v * (1 / s): the number of thresholds that
 // x is strictly greater than. Ties stay at the lower code; NaN compares false everywhere and gets
-// 0. So an all-zero block (1 / 0 = inf, 0 * inf = NaN) has code 0, which decodes to -1 * 0 = -0.0.
-// A scale that is subnormal in fp32 is stored as 0 and its block is an all-zero block.
+// 0. The arithmetic is fp32 as CUDA's fast math has it, where subnormal operands and results are
+// zeros:
+//
+//   all v zero or subnormal   s is stored as 0; 1 / 0 = inf, 0 * inf = NaN: code 0, which decodes
+//   to
+//                             -1 * 0 = -0.0
+//   s > 2^126                 1 / s is subnormal, so 0: every finite v gets the code of 0
+//   a v is Inf                s = Inf, 1 / s = 0: finite v get the code of 0, Inf * 0 = NaN code 0
+//   a v is NaN                ignored in s, code 0; a full block of NaN has s = -FLT_MAX, a short
+//                             one, which is padded with zeros, 0
 //
 // The thresholds are bitsandbytes' literals. Four of them (0/1, 8/9, 12/13, 14/15) are one ulp off
 // the midpoint of their codes; they are what its kernels compare with.

@@ -1,0 +1,134 @@
+#include "kernels/block_kernels.h"
+#include "kernels/elements.cuh"
+#include "kernels/fp4_format.h"
+#include "kernels/nf4_format.h"
+#include "kernels/primitives.cuh"
+
+namespace nibble {
+namespace {
+
+constexpr int kCodeValues = 16;
+
+// The codebook by value, so that it arrives in constant memory with the other arguments.
+struct CodeTable {
+  float values[kCodeValues];
+};
+
+// Reads eight codes, the first in the high nibble of the lowest byte; 0 beyond `remaining`.
+template <bool kAligned>
+__device__ __forceinline__ uint32_t LoadCodes(const uint8_t* codes, int64_t remaining) {
+  if (kAligned && remaining >= kVectorElements) {
+    return __ldcs(reinterpret_cast<const unsigned int*>(codes));
+  }
+  uint32_t vector_codes = 0;
+#pragma unroll
+  for (int i = 0; i < kVectorElements / 2; ++i) {
+    if (2 * i < remaining) {
+      vector_codes |= static_cast<uint32_t>(codes[i]) << (8 * i);
+    }
+  }
+  return vector_codes;
+}
+
+// Each thread expands 4 bytes of codes to eight elements. The table lies in shared memory, where
+// sixteen words are in sixteen banks: lanes with different codes do not wait for each other.
+//
+//   grid   ceil(n / 4096) CTAs
+//   block  512 threads
+//   bytes  0.5 + 4 / block_size read + 2 (4 for fp32) written an element; bound by memory bandwidth
+template <FloatType kType, bool kAligned>
+__global__ void __launch_bounds__(kCtaThreads)
+    BlockDequantizeKernel(CodeTable table, const uint8_t* __restrict__ codes,  // [(n + 1) / 2]
+                          const float* __restrict__ scales,  // [ceil(n / block_size)]
+                          int64_t element_count,             // n
+                          int block_shift,                   // log2(block_size)
+                          typename Element<kType>::Storage* __restrict__ target) {  // [n]
+  __shared__ float values[kCodeValues];
+  if (threadIdx.x < kCodeValues) {
+    values[threadIdx.x] = table.values[threadIdx.x];
+  }
+  __syncthreads();
+  const int64_t index =
+      (static_cast<int64_t>(blockIdx.x) * kCtaThreads + threadIdx.x) * kVectorElements;
+  const int64_t remaining = element_count - index;
+  if (remaining <= 0) {
+    return;
+  }
+  const uint32_t vector_codes = LoadCodes<kAligned>(codes + index / 2, remaining);
+  const float scale = scales[index >> block_shift];
+  Vector<kType> vector;
+#pragma unroll
+  for (int i = 0; i < kVectorElements; ++i) {
+    const float value = values[vector_codes >> (4 * (i ^ 1)) & 15];
+    vector.elements[i] = Element<kType>::Narrow(MultiplyFlushed(value, scale));
+  }
+  if (kAligned && remaining >= kVectorElements) {
+#pragma unroll
+    for (int i = 0; i < Vector<kType>::kPieces; ++i) {
+      reinterpret_cast<uint4*>(target + index)[i] = vector.pieces[i];
+    }
+    return;
+  }
+#pragma unroll
+  for (int i = 0; i < kVectorElements; ++i) {
+    if (i < remaining) {
+      target[index + i] = vector.elements[i];
+    }
+  }
+}
+
+template <FloatType kType>
+void Launch(const BlockDequantizeLaunch& launch, cudaStream_t stream) {
+  using Storage = typename Element<kType>::Storage;
+  const auto& values = launch.codebook == Codebook::kNf4 ? kNf4Values : kFp4Values;
+  CodeTable table;
+  for (int i = 0; i < kCodeValues; ++i) {
+    table.values[i] = values[i];
+  }
+  const bool aligned = IsAligned(launch.target, 16) && IsAligned(launch.codes, 4);
+  const auto kernel =
+      aligned ? BlockDequantizeKernel<kType, true> : BlockDequantizeKernel<kType, false>;
+  kernel<<<CtaCount(launch.element_count), kCtaThreads, 0, stream>>>(
+      table, launch.codes, launch.scales, launch.element_count, BlockShift(launch.block_size),
+      static_cast<Storage*>(launch.target));
+}
+
+template <FloatType kType>
+cudaError_t Load() {
+  cudaFuncAttributes attributes;
+  const cudaError_t error = cudaFuncGetAttributes(&attributes, BlockDequantizeKernel<kType, true>);
+  return error != cudaSuccess
+             ? error
+             : cudaFuncGetAttributes(&attributes, BlockDequantizeKernel<kType, false>);
+}
+
+}  // namespace
+
+cudaError_t LaunchBlockDequantize(const BlockDequantizeLaunch& launch, cudaStream_t stream) {
+  if (launch.element_count == 0) {
+    return cudaSuccess;
+  }
+  switch (launch.target_type) {
+    case FloatType::kF32:
+      Launch<FloatType::kF32>(launch, stream);
+      break;
+    case FloatType::kF16:
+      Launch<FloatType::kF16>(launch, stream);
+      break;
+    case FloatType::kBf16:
+      Launch<FloatType::kBf16>(launch, stream);
+      break;
+  }
+  return cudaGetLastError();
+}
+
+cudaError_t LoadBlockDequantize() {
+  for (const auto load : {Load<FloatType::kF32>, Load<FloatType::kF16>, Load<FloatType::kBf16>}) {
+    if (const cudaError_t error = load(); error != cudaSuccess) {
+      return error;
+    }
+  }
+  return cudaSuccess;
+}
+
+}  // namespace nibble

@@ -1,0 +1,51 @@
+// The launchers of the CUDA block kernels: what cuda_ops.cc calls and the .cu files implement. They
+// check nothing but the launch; shapes have been checked by CheckArgs(). Contract: ops.h.
+
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+
+#include "kernels/block_format.h"
+
+namespace nibble {
+
+struct BlockQuantizeLaunch {
+  Codebook codebook;
+  FloatType source_type;
+  int block_size;
+  int64_t element_count;       // n
+  const void* source;          // source_type [n], aligned to its type
+  uint8_t* codes;              // [(n + 1) / 2]
+  float* scales;               // [ceil(n / block_size)]
+  uint64_t* first_non_finite;  // [1], or null: not wanted
+};
+
+struct BlockDequantizeLaunch {
+  Codebook codebook;
+  FloatType target_type;
+  int block_size;
+  int64_t element_count;  // n
+  const uint8_t* codes;   // [(n + 1) / 2]
+  const float* scales;    // [ceil(n / block_size)]
+  void* target;           // target_type [n], aligned to its type
+};
+
+struct FindNonFiniteLaunch {
+  FloatType source_type;
+  int64_t element_count;       // n
+  const void* source;          // source_type [n], aligned to its type
+  uint64_t* first_non_finite;  // [1]
+};
+
+cudaError_t LaunchBlockQuantize(const BlockQuantizeLaunch& launch, cudaStream_t stream);
+cudaError_t LaunchBlockDequantize(const BlockDequantizeLaunch& launch, cudaStream_t stream);
+cudaError_t LaunchFindNonFinite(const FindNonFiniteLaunch& launch, cudaStream_t stream);
+
+// Touch every kernel of a file, which loads its module onto the current GPU.
+cudaError_t LoadBlockQuantize();
+cudaError_t LoadBlockDequantize();
+cudaError_t LoadFindNonFinite();
+
+}  // namespace nibble

@@ -1,0 +1,15 @@
+// What device.h says about GPUs in a build without CUDA.
+
+#include "kernels/device.h"
+
+namespace nibble {
+
+absl::StatusOr<std::unique_ptr<Device>> OpenCudaDevice(int) {
+  return absl::UnimplementedError("built without CUDA; use --device host");
+}
+
+std::vector<std::string> ListCudaDevices() { return {}; }
+
+std::string CudaVersionText() { return "none"; }
+
+}  // namespace nibble

@@ -1,0 +1,106 @@
+// One body for every device: suites derive from DeviceTest and are instantiated twice, Host always
+// and Cuda with CudaDevices().
+
+#pragma once
+
+#include <algorithm>
+#include <cstring>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "kernels/block_quantize_ref.h"
+#include "kernels/device.h"
+#include "kernels/ops.h"
+
+namespace nibble {
+
+// The GPUs to test, by name: those present in gpu_tests, none in the other executables, which must
+// pass on any machine.
+std::vector<std::string> CudaDevices();
+
+inline constexpr int64_t kTestDeviceBytes = 256_MiB;
+
+inline std::unique_ptr<Device> OpenTestDevice(const std::string& name) {
+  if (name == "host") {
+    return OpenHostDevice(kTestDeviceBytes);
+  }
+  auto device = OpenCudaDevice(std::stoi(name.substr(name.find(':') + 1)));
+  EXPECT_TRUE(device.ok()) << device.status();
+  return device.ok() ? *std::move(device) : nullptr;
+}
+
+// A device with one queue and one allocation, from which tests cut what they need.
+class DeviceTest : public testing::TestWithParam<std::string> {
+ protected:
+  static constexpr int64_t kMemoryBytes = 128_MiB;
+
+  void SetUp() override {
+    device_ = OpenTestDevice(GetParam());
+    ASSERT_NE(device_, nullptr);
+    queue_ = *device_->NewQueue();
+    const auto memory = device_->Allocate(kMemoryBytes);
+    ASSERT_TRUE(memory.ok()) << memory.status();
+    memory_ = *memory;
+  }
+
+  void TearDown() override {
+    queue_.reset();
+    if (device_ != nullptr && !memory_.empty()) {
+      device_->Free(memory_);
+    }
+  }
+
+  bool is_host() const { return GetParam() == "host"; }
+
+  // Cuts `bytes` out of the allocation, `skew` bytes beyond a multiple of 256.
+  DeviceSpan Cut(int64_t bytes, int64_t skew = 0) {
+    const int64_t offset = RoundUp(used_bytes_, 256) + skew;
+    used_bytes_ = offset + bytes;
+    return memory_.Slice(offset, bytes);
+  }
+  void ForgetCuts() { used_bytes_ = 0; }
+
+  void Upload(std::span<const std::byte> source, DeviceSpan target) {
+    ASSERT_TRUE(queue_->CopyToDevice(source, target).ok());
+    ASSERT_TRUE(queue_->Synchronize().ok());
+  }
+
+  template <typename T>
+  std::vector<T> Download(DeviceSpan source) {
+    std::vector<T> values(static_cast<size_t>(source.bytes()) / sizeof(T));
+    EXPECT_TRUE(queue_->CopyToHost(source, std::as_writable_bytes(std::span(values))).ok());
+    const absl::Status status = queue_->Synchronize();
+    EXPECT_TRUE(status.ok()) << status;
+    return values;
+  }
+
+  std::unique_ptr<Device> device_;
+  std::unique_ptr<Queue> queue_;
+  DeviceSpan memory_;
+  int64_t used_bytes_ = 0;
+};
+
+// Where two vectors first differ in a bit; -1 if nowhere. (Printing them whole would hide the
+// place.)
+template <typename T>
+int64_t FirstDifference(const std::vector<T>& found, const std::vector<T>& expected) {
+  const size_t count = std::min(found.size(), expected.size());
+  for (size_t index = 0; index < count; ++index) {
+    if (std::memcmp(&found[index], &expected[index], sizeof(T)) != 0) {
+      return static_cast<int64_t>(index);
+    }
+  }
+  return found.size() == expected.size() ? -1 : static_cast<int64_t>(count);
+}
+
+// How a test names its instance: "Host/DeviceContractTest.CopiesRoundTrip/host".
+inline std::string DeviceTestName(const testing::TestParamInfo<std::string>& info) {
+  std::string name = info.param;
+  std::erase(name, ':');
+  return name;
+}
+
+}  // namespace nibble

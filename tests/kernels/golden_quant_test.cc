@@ -1,0 +1,127 @@
+// Codes, scales and dequantized values against those of bitsandbytes' CUDA kernels.
+
+#include <fstream>
+
+#include "nlohmann/json.hpp"
+#include "tests/kernels/block_fixture.h"
+#include "tests/support/golden_tensors.h"
+
+namespace nibble {
+namespace {
+
+class GoldenQuantTest : public BlockTest {};
+INSTANTIATE_TEST_SUITE_P(Host, GoldenQuantTest, testing::Values("host"), DeviceTestName);
+INSTANTIATE_TEST_SUITE_P(Cuda, GoldenQuantTest, testing::ValuesIn(CudaDevices()), DeviceTestName);
+
+struct GoldenCase {
+  std::string name;
+  BlockCase input;
+  BlockPlanes planes;
+  std::vector<std::byte> dequantized;
+};
+
+FloatType TypeOf(const std::string& dtype) {
+  return dtype == "bfloat16"  ? FloatType::kBf16
+         : dtype == "float16" ? FloatType::kF16
+                              : FloatType::kF32;
+}
+
+// Every case without double quantization.
+std::vector<GoldenCase> ReadCases() {
+  const GoldenTensors small(TestDataPath("quant/quant.safetensors"));
+  const GoldenTensors large(TestDataPath("quant/every_bf16_pair.safetensors"));
+  const auto tensor = [&](const std::string& name) -> const GoldenTensors::Tensor& {
+    return small.Has(name) ? small.at(name) : large.at(name);
+  };
+  std::ifstream file(TestDataPath("quant/quant.json"));
+  std::vector<GoldenCase> cases;
+  const nlohmann::json list = nlohmann::json::parse(file);
+  for (const nlohmann::json& entry : list.at("cases")) {
+    if (entry.at("double_quant").get<bool>()) {
+      continue;
+    }
+    GoldenCase golden;
+    golden.name = entry.at("case").get<std::string>();
+    golden.input.codebook =
+        entry.at("format").get<std::string>() == "nf4" ? Codebook::kNf4 : Codebook::kFp4;
+    golden.input.block_size = entry.at("block").get<int64_t>();
+    golden.input.type = TypeOf(entry.at("dtype").get<std::string>());
+    golden.input.source = tensor(entry.at("input").get<std::string>()).As<std::byte>();
+    golden.planes.codes = tensor(golden.name + ".codes").As<uint8_t>();
+    golden.planes.scales = tensor(golden.name + ".absmax").As<float>();
+    if (small.Has(golden.name + ".dequant")) {  // every_bf16_pair has none.
+      golden.dequantized = small.at(golden.name + ".dequant").As<std::byte>();
+    }
+    cases.push_back(std::move(golden));
+  }
+  return cases;
+}
+
+const std::vector<GoldenCase>& Cases() {
+  static const auto& cases = *new std::vector<GoldenCase>(ReadCases());
+  return cases;
+}
+
+// Whether the host may differ: FP4 from fp32, whose scales no table of reciprocals covers.
+bool MayDiffer(const GoldenCase& golden) {
+  return golden.input.codebook == Codebook::kFp4 && golden.input.type == FloatType::kF32;
+}
+
+TEST_P(GoldenQuantTest, HoldsEveryPlainCase) { EXPECT_EQ(Cases().size(), 101u); }
+
+TEST_P(GoldenQuantTest, GivesTheCodesAndScalesOfBitsandbytes) {
+  for (const GoldenCase& golden : Cases()) {
+    SCOPED_TRACE(golden.name);
+    const BlockPlanes found = Quantize(golden.input);
+    EXPECT_EQ(FirstDifference(found.scales, golden.planes.scales), -1);
+    if (!is_host() || !MayDiffer(golden)) {
+      EXPECT_EQ(FirstDifference(found.codes, golden.planes.codes), -1);
+    }
+  }
+}
+
+TEST_P(GoldenQuantTest, GivesTheSameBytesFromUnalignedPlanes) {
+  for (const GoldenCase& golden : Cases()) {
+    SCOPED_TRACE(golden.name);
+    const BlockPlanes found = Quantize(golden.input, {.elements = 1, .codes = 3, .scales = 1});
+    EXPECT_EQ(FirstDifference(found.scales, golden.planes.scales), -1);
+    if (!is_host() || !MayDiffer(golden)) {
+      EXPECT_EQ(FirstDifference(found.codes, golden.planes.codes), -1);
+    }
+  }
+}
+
+// 13 % of fp32 reciprocals are an ulp off on the host, and few elements lie that near a threshold.
+TEST_P(GoldenQuantTest, DiffersInFp4FromFp32OnlyWhereTheLastBitOfAReciprocalDecides) {
+  int64_t differing = 0;
+  int64_t elements = 0;
+  for (const GoldenCase& golden : Cases()) {
+    if (MayDiffer(golden)) {
+      SCOPED_TRACE(golden.name);
+      differing += CountBytesAtThresholds(golden.input, Quantize(golden.input), golden.planes);
+      elements += golden.input.element_count();
+    }
+  }
+  EXPECT_GT(elements, 40000);
+  EXPECT_LE(differing, is_host() ? elements / 5000 : 0);
+}
+
+TEST_P(GoldenQuantTest, DequantizesToTheBitsOfBitsandbytes) {
+  int compared = 0;
+  for (const GoldenCase& golden : Cases()) {
+    SCOPED_TRACE(golden.name);
+    if (golden.dequantized.empty()) {
+      continue;
+    }
+    const std::vector<std::byte> aligned = Dequantize(golden.input, golden.planes);
+    EXPECT_EQ(FirstDifference(aligned, golden.dequantized), -1);
+    const std::vector<std::byte> unaligned =
+        Dequantize(golden.input, golden.planes, {.elements = 1, .codes = 1, .scales = 1});
+    EXPECT_EQ(FirstDifference(unaligned, golden.dequantized), -1);
+    ++compared;
+  }
+  EXPECT_EQ(compared, 99);
+}
+
+}  // namespace
+}  // namespace nibble
