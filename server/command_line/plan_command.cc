@@ -16,6 +16,9 @@
 namespace nibble {
 namespace {
 
+// The default of --runtime-reserve on CUDA.
+constexpr int64_t kCudaRuntimeReserveBytes = 1_GiB;
+
 struct PlanOptions {
   std::string source;
   QuantizationSpec quantization;

@@ -106,9 +106,9 @@ absl::StatusOr<SettingsFile> ReadRoot(const std::string& file_name, const toml::
       }
       file.serve = *std::move(serve);
     } else {
-      return ErrorAt(
-          file_name, key.source(),
-          absl::StrCat(std::string(key.str()), ": expected only a [serve] table and [[model]] tables here"));
+      return ErrorAt(file_name, key.source(),
+                     absl::StrCat(std::string(key.str()),
+                                  ": expected only a [serve] table and [[model]] tables here"));
     }
   }
   return file;

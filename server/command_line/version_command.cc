@@ -4,7 +4,6 @@
 #include "kernels/device.h"
 #include "server/command_line/client.h"
 #include "server/command_line/commands.h"
-#include "server/version.h"
 
 namespace nibble {
 namespace {
@@ -12,11 +11,11 @@ namespace {
 int RunVersion(bool json) {
   const std::vector<std::string> gpus = ListCudaDevices();
   if (json) {
-    std::printf("{\"version\": \"%s\", \"cuda\": %s, \"gpus\": %zu}\n", kVersion,
-                kBuiltWithCuda ? "true" : "false", gpus.size());
+    std::printf("{\"version\": \"%s\", \"cuda\": %s, \"gpus\": %zu}\n", NIBBLE_VERSION,
+                NIBBLE_CUDA ? "true" : "false", gpus.size());
     return kExitDone;
   }
-  std::printf("nibble %s, %s CUDA\n", kVersion, kBuiltWithCuda ? "with" : "without");
+  std::printf("nibble %s, %s CUDA\n", NIBBLE_VERSION, NIBBLE_CUDA ? "with" : "without");
   for (const std::string& gpu : gpus) {
     std::printf("  %s\n", gpu.c_str());
   }
