@@ -60,19 +60,24 @@ class CheckpointDirectory {
   virtual absl::StatusOr<std::unique_ptr<ReadOnlyFile>> Open(absl::string_view file_name) const = 0;
 };
 
-// Opens `path`, which must lie beneath `root` with every symbolic link resolved; links within the
-// directory must stay beneath `root` too (relative links of the Hugging Face cache do).
+// Opens the directory `path`, which must lie beneath `root` with every symbolic link resolved;
+// links within the directory must stay beneath `root` too, and be relative (those of the Hugging
+// Face cache are). With the root "/" nothing can lead out and any link is followed. An absolute
+// `path` begins with `root`, as given or with its own links resolved. `name` is for messages;
+// `path` if empty.
 //
-// Errors: NOT_FOUND; INVALID_ARGUMENT if it leads out of `root` or is no directory.
+// Errors: NOT_FOUND; PERMISSION_DENIED; INVALID_ARGUMENT if it leads out of `root` or is no
+//   directory.
 absl::StatusOr<std::shared_ptr<const CheckpointDirectory>> OpenCheckpointDirectory(
-    absl::string_view root, absl::string_view path);
+    absl::string_view root, absl::string_view path, absl::string_view name = "");
 
 // Finds `source`, a path or `hf:org/name[@revision]`, beneath one of `roots`, tried in order. An
-// absolute path must lie beneath a root; a relative one is looked up in each.
+// absolute path must lie beneath a root; a relative one is looked up in each. A root of `hf:` is
+// the hub cache (".../huggingface/hub") or its parent; the revision is a branch, a tag or a commit,
+// "main" by default.
 //
 // Errors: NOT_FOUND names the roots' count, never paths outside the request; INVALID_ARGUMENT as
-// above
-//   or for control characters.
+//   above or for control characters. The field is "source".
 absl::StatusOr<std::shared_ptr<const CheckpointDirectory>> ResolveSource(
     const std::vector<std::string>& roots, absl::string_view source);
 

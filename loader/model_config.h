@@ -11,8 +11,8 @@
 
 namespace nibble {
 
-// Counts and sizes are 0 where the file does not say. Those of a vision-language model are those of
-// its nested text_config.
+// Counts and sizes are 0 where neither the file nor the family's config class in transformers says.
+// Those of a vision-language model are those of its nested text_config.
 struct ModelConfig {
   std::string model_type;    // Of the text model: "llama", "qwen3_5_moe_text".
   std::string architecture;  // "LlamaForCausalLM"; empty if the file has none.
@@ -21,7 +21,7 @@ struct ModelConfig {
   int64_t layer_count = 0;
   int64_t head_count = 0;
   int64_t key_value_head_count = 0;
-  int64_t head_size = 0;  // head_dim, or hidden_size / head_count.
+  int64_t head_size = 0;  // head_dim, or hidden_size / head_count, or the family's default.
   int64_t vocabulary_size = 0;
   int64_t context_tokens_max = 0;
   int64_t expert_count = 0;
@@ -33,12 +33,14 @@ struct ModelConfig {
   int64_t linear_value_head_size = 0;
   int64_t linear_conv_kernel_size = 0;
   bool tied_embeddings = false;
-  std::string quantization_method;  // quantization_config.quant_method; empty if there is none.
+  // quantization_config.quant_method; empty if there is none. bitsandbytes means its 4 bits; its 8
+  // bits are "bitsandbytes_8bit", as transformers calls them.
+  std::string quantization_method;
 };
 
-// Errors: DATA_LOSS for malformed JSON (limits: 16 MiB, depth 64), a missing model_type, or a
-// number
-//   that is negative, fractional or absurd, naming `file_name` and the key.
+// Errors: DATA_LOSS for malformed JSON (limits: 16 MiB, depth 64), a key that stands twice, a
+// missing
+//   model_type, or a number that is negative, fractional or absurd, naming `file_name` and the key.
 absl::StatusOr<ModelConfig> ParseModelConfig(absl::string_view file_name, absl::string_view json);
 
 }  // namespace nibble

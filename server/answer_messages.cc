@@ -181,8 +181,8 @@ v1::Model ModelMessage(const ModelInfo& info, absl::string_view device) {
   message.set_peak_bytes(Wire(info.peak_bytes));
   message.set_load_seconds(absl::ToDoubleSeconds(info.load_duration));
   if (!info.failure.ok()) {
-    message.set_failure(PrintableText(info.failure.ToString(absl::StatusToStringMode::kWithNoExtraData),
-                                      kFailureBytesMax));
+    message.set_failure(PrintableText(
+        info.failure.ToString(absl::StatusToStringMode::kWithNoExtraData), kFailureBytesMax));
   }
   if (info.last_used > absl::UnixEpoch() && info.last_used < absl::InfiniteFuture()) {
     message.mutable_last_used()->set_seconds(absl::ToUnixSeconds(info.last_used));

@@ -12,8 +12,7 @@ constexpr absl::Duration kLookInterval = absl::Milliseconds(100);
 
 }  // namespace
 
-ChangeFeed::ChangeFeed(const VramBudget& budget)
-    : budget_(budget), thread_([this] { Run(); }) {}
+ChangeFeed::ChangeFeed(const VramBudget& budget) : budget_(budget), thread_([this] { Run(); }) {}
 
 ChangeFeed::~ChangeFeed() { End(); }
 

@@ -10,15 +10,15 @@
 namespace nibble {
 namespace {
 
-// The sum bounds the trailer: the message travels twice, once percent-encoded (up to three times its
-// size), once within the base64 details; all together stay below 8 KiB.
+// The sum bounds the trailer: the message travels twice, once percent-encoded (up to three times
+// its size), once within the base64 details; all together stay below 8 KiB.
 constexpr size_t kMessageBytesMax = 1000;
 constexpr size_t kNameBytesMax = 200;
 constexpr size_t kRemedyBytesMax = 160;
 constexpr size_t kRemediesMax = 5;
 
-// Length of the valid UTF-8 character of printable text that `text` starts with; 0 if it starts with
-// none.
+// Length of the valid UTF-8 character of printable text that `text` starts with; 0 if it starts
+// with none.
 size_t PrintableCharacterBytes(absl::string_view text) {
   const auto byte = [&](size_t index) { return static_cast<unsigned char>(text[index]); };
   const unsigned char first = byte(0);
@@ -34,8 +34,7 @@ size_t PrintableCharacterBytes(absl::string_view text) {
       return 0;
     }
   }
-  const bool overlong =
-      (first == 0xe0 && byte(1) < 0xa0) || (first == 0xf0 && byte(1) < 0x90);
+  const bool overlong = (first == 0xe0 && byte(1) < 0xa0) || (first == 0xf0 && byte(1) < 0x90);
   const bool surrogate = first == 0xed && byte(1) >= 0xa0;
   const bool beyond = first == 0xf4 && byte(1) >= 0x90;
   const bool c1_control = first == 0xc2 && byte(1) < 0xa0;
@@ -93,7 +92,7 @@ std::string PrintableText(absl::string_view text, size_t bytes_max) {
   std::string printable;
   while (!text.empty()) {
     const size_t length = PrintableCharacterBytes(text);
-    printable.append(length == 0 ? "?" : text.substr(0, length));
+    absl::StrAppend(&printable, length == 0 ? "?" : text.substr(0, length));
     text.remove_prefix(length == 0 ? 1 : length);
     if (printable.size() > bytes_max) {
       break;

@@ -40,13 +40,12 @@ HttpAnswer Text(int status, absl::string_view body) {
 
 }  // namespace
 
-bool IsTrustedHost(absl::string_view host, absl::string_view listen_host) {
+bool IsTrustedHost(absl::string_view host) {
   absl::string_view name = HostName(host);
   if (absl::ConsumePrefix(&name, "[")) {
     return absl::ConsumeSuffix(&name, "]") && IsAddress6(name);
   }
-  return IsAddress(name) || absl::EqualsIgnoreCase(name, "localhost") ||
-         (!listen_host.empty() && absl::EqualsIgnoreCase(name, listen_host));
+  return IsAddress(name) || absl::EqualsIgnoreCase(name, "localhost");
 }
 
 HttpAnswer HttpError(int status, absl::string_view type, absl::string_view message) {
@@ -59,11 +58,11 @@ HttpAnswer HttpError(int status, absl::string_view type, absl::string_view messa
           body.dump(-1, ' ', true, nlohmann::json::error_handler_t::replace), ""};
 }
 
-HttpAnswer Route(const HttpRequestLine& request, absl::string_view listen_host, bool ready,
+HttpAnswer Route(const HttpRequestLine& request, bool check_host, bool ready,
                  const std::function<std::string()>& render_metrics) {
-  if (!IsTrustedHost(request.host, listen_host)) {
-    return HttpError(request.host.empty() ? 400 : 403, "invalid_request_error",
-                     "the Host header must be this server's IP address or localhost");
+  if (check_host && !IsTrustedHost(request.host)) {
+    return HttpError(403, "invalid_request_error",
+                     "expected an IP address or localhost in the Host header");
   }
   const absl::string_view path = request.target.substr(0, request.target.find('?'));
   if (path != "/metrics" && path != "/healthz" && path != "/readyz") {
@@ -71,8 +70,8 @@ HttpAnswer Route(const HttpRequestLine& request, absl::string_view listen_host, 
                      absl::StrCat("no such path: ", path.substr(0, kTargetShown)));
   }
   if (request.method != "GET" && request.method != "HEAD") {
-    HttpAnswer answer = HttpError(405, "invalid_request_error",
-                                  absl::StrCat(path, " takes GET and HEAD alone"));
+    HttpAnswer answer =
+        HttpError(405, "invalid_request_error", absl::StrCat(path, " takes GET and HEAD alone"));
     answer.allow = "GET, HEAD";
     return answer;
   }

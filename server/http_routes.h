@@ -22,14 +22,16 @@ struct HttpRequestLine {
   absl::string_view host;    // The Host header; empty if there is none.
 };
 
-// Whether a browser may have meant this server by `host`: an IP address, localhost, or
-// `listen_host`, each with or without a port. Names that anybody could point at us are refused.
-bool IsTrustedHost(absl::string_view host, absl::string_view listen_host);
+// Whether `host` is an IP address or localhost, with or without a port. Any other name can be
+// pointed at us by whoever owns it, so that a web page of theirs reaches a server that listens for
+// this machine alone (DNS rebinding).
+bool IsTrustedHost(absl::string_view host);
 
 // An error in the form that OpenAI's clients read.
 HttpAnswer HttpError(int status, absl::string_view type, absl::string_view message);
 
-HttpAnswer Route(const HttpRequestLine& request, absl::string_view listen_host, bool ready,
+// `check_host`: refuse a Host that is not trusted.
+HttpAnswer Route(const HttpRequestLine& request, bool check_host, bool ready,
                  const std::function<std::string()>& render_metrics);
 
 }  // namespace nibble

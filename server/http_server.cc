@@ -53,10 +53,9 @@ class Session : public std::enable_shared_from_this<Session> {
     parser_->header_limit(context_.options.header_bytes_max);
     parser_->body_limit(context_.options.body_bytes_max);
     stream_.expires_after(absl::ToChronoMilliseconds(context_.options.read_timeout));
-    http::async_read(stream_, buffer_, *parser_,
-                     [self = shared_from_this()](beast::error_code error, size_t) {
-                       self->OnRead(error);
-                     });
+    http::async_read(
+        stream_, buffer_, *parser_,
+        [self = shared_from_this()](beast::error_code error, size_t) { self->OnRead(error); });
   }
 
   // Cancels what it waits for.
@@ -82,9 +81,10 @@ class Session : public std::enable_shared_from_this<Session> {
 
   void Answer(const Request& request) {
     const auto host = request.find(http::field::host);
-    const HttpRequestLine line = {View(request.method_string()), View(request.target()),
-                                  host == request.end() ? absl::string_view() : View(host->value())};
-    Write(Route(line, context_.options.host, context_.ready, context_.render_metrics),
+    const HttpRequestLine line = {
+        View(request.method_string()), View(request.target()),
+        host == request.end() ? absl::string_view() : View(host->value())};
+    Write(Route(line, context_.options.check_host, context_.ready, context_.render_metrics),
           request.version(), request.keep_alive(), request.method() == http::verb::head);
   }
 
@@ -96,7 +96,7 @@ class Session : public std::enable_shared_from_this<Session> {
     response_ = Response(static_cast<http::status>(answer.status), version);
     response_.set(http::field::content_type, answer.content_type);
     response_.set(http::field::cache_control, "no-store");
-    response_.set(http::field::x_content_type_options, "nosniff");
+    response_.set("X-Content-Type-Options", "nosniff");
     if (!answer.allow.empty()) {
       response_.set(http::field::allow, answer.allow);
     }

@@ -14,7 +14,7 @@
 namespace nibble {
 
 struct HttpOptions {
-  std::string host;                 // The listen address's; requests may name it in Host.
+  bool check_host = true;  // Answers only requests whose Host is an IP address or localhost.
   uint32_t header_bytes_max = 16 << 10;
   uint64_t body_bytes_max = 1 << 20;
   absl::Duration read_timeout = absl::Seconds(30);   // From one answer to the whole next request.
@@ -23,8 +23,7 @@ struct HttpOptions {
 
 // Serves every connection on one thread: answers are rendered from snapshots and never wait.
 // Requests of one connection are answered one after the other, so a client that pipelines waits for
-// itself. A Host header must be an IP address, localhost or the listen address: a web page whose
-// name was pointed at us (DNS rebinding) is refused.
+// itself.
 //
 // Thread-safe.
 class HttpServer {

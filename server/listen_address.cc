@@ -133,8 +133,8 @@ absl::StatusOr<Descriptor> OpenListeningSocket(ListenAddress& address) {
     return absl::InvalidArgumentError(
         absl::StrCat("listen on ", address.ToString(), ": expected an IP address"));
   }
-  Descriptor listening(socket(address.ipv6() ? AF_INET6 : AF_INET,
-                              SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
+  Descriptor listening(
+      socket(address.ipv6() ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
   if (listening.get() < 0) {
     return SocketError(address, "socket", errno);
   }

@@ -11,7 +11,7 @@
 namespace nibble {
 
 struct ListenAddress {
-  std::string host;  // "127.0.0.1", "::1", "0.0.0.0"; without brackets.
+  std::string host;   // "127.0.0.1", "::1", "0.0.0.0"; without brackets.
   uint16_t port = 0;  // 0: any free one.
 
   bool ipv6() const { return host.find(':') != std::string::npos; }

@@ -77,8 +77,8 @@ void Listener::Run() {
   watched.push_back({wake_.get(), POLLIN, 0});
   absl::Time next_sweep = absl::Now() + sweep_interval_;
   while (true) {
-    const int64_t wait_ms = absl::ToInt64Milliseconds(
-        absl::Ceil(next_sweep - absl::Now(), absl::Milliseconds(1)));
+    const int64_t wait_ms =
+        absl::ToInt64Milliseconds(absl::Ceil(next_sweep - absl::Now(), absl::Milliseconds(1)));
     poll(watched.data(), watched.size(), static_cast<int>(wait_ms < 0 ? 0 : wait_ms));
     if (watched.back().revents != 0) {
       return;

@@ -37,9 +37,9 @@ class Listener {
 
   struct ProtocolCounts {
     std::string protocol;
-    int64_t open = 0;          // When last looked at, a second ago at most.
-    uint64_t accepted = 0;     // Handed over since start.
-    uint64_t refused = 0;      // Closed because the limit was reached.
+    int64_t open = 0;       // When last looked at, a second ago at most.
+    uint64_t accepted = 0;  // Handed over since start.
+    uint64_t refused = 0;   // Closed because the limit was reached.
   };
 
   // Requires: connections_max > 0.
@@ -87,7 +87,7 @@ class Listener {
   std::thread thread_;
 
   mutable Mutex mutex_;
-  std::vector<ProtocolCounts> counts_ ABSL_GUARDED_BY(mutex_);  // As protocols_.
+  std::vector<ProtocolCounts> counts_ ABSL_GUARDED_BY(mutex_);               // As protocols_.
   std::unordered_map<int, Connection> connections_ ABSL_GUARDED_BY(mutex_);  // By number.
 };
 

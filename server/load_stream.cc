@@ -1,20 +1,11 @@
 #include "server/load_stream.h"
 
-#include <algorithm>
 #include <utility>
 
 #include "server/answer_messages.h"
 #include "server/grpc_status.h"
 
 namespace nibble {
-namespace {
-
-// A load reports each tile, thousands in a second; people and scripts need a few. More would take
-// processor time from the load itself.
-constexpr absl::Duration kProgressInterval = absl::Milliseconds(50);
-
-}  // namespace
-
 LoadStream* LoadStream::Start(ModelRegistry& registry, Logger& logger, const LoadRequest& request,
                               std::string device) {
   auto stream = std::make_shared<LoadStream>(registry, logger, request, std::move(device));
@@ -65,17 +56,7 @@ void LoadStream::OnProgress(const LoadProgress& progress) {
     if (ended_) {
       return;
     }
-    // Calls of several readers overtake each other; the figures only grow.
-    newest_.read_bytes = std::max(newest_.read_bytes, progress.read_bytes);
-    newest_.tensors_done = std::max(newest_.tensors_done, progress.tensors_done);
-    newest_.source_bytes = progress.source_bytes;
-    newest_.tensors_total = progress.tensors_total;
-    const absl::Time now = absl::Now();
-    if (now < progress_due_ && newest_.read_bytes < newest_.source_bytes) {
-      return;
-    }
-    progress_due_ = now + kProgressInterval;
-    progress_ = newest_;
+    progress_ = progress;
   }
   Advance();
 }

@@ -1,5 +1,5 @@
-// One caller of LoadModel: hears of the load from the registry, and tells the client at the client's
-// pace.
+// One caller of LoadModel: hears of the load from the registry, and tells the client at the
+// client's pace.
 
 #pragma once
 
@@ -12,16 +12,15 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
-#include "absl/time/time.h"
 #include "kernels/mutex.h"
 #include "server/logging.h"
 #include "server/model_registry.h"
 
 namespace nibble {
 
-// The plan, then progress, last the model or an error. Of progress only the newest is kept: a reader
-// that lags misses steps, never the plan or the end. When the client is gone, the stream leaves the
-// load (and the registry cancels it if nobody else waits for it).
+// The plan, then progress, last the model or an error. Of progress only the newest is kept: a
+// reader that lags misses steps, never the plan or the end. When the client is gone, the stream
+// leaves the load (and the registry cancels it if nobody else waits for it).
 //
 // Lives by a reference to itself from Start() until gRPC is done with it; the registry shares it.
 class LoadStream final : public grpc::ServerWriteReactor<v1::LoadModelResponse>,
@@ -67,8 +66,6 @@ class LoadStream final : public grpc::ServerWriteReactor<v1::LoadModelResponse>,
   std::optional<v1::Plan> plan_ ABSL_GUARDED_BY(mutex_);  // To be sent, as the next two.
   std::optional<LoadProgress> progress_ ABSL_GUARDED_BY(mutex_);
   std::optional<v1::Model> loaded_ ABSL_GUARDED_BY(mutex_);
-  LoadProgress newest_ ABSL_GUARDED_BY(mutex_);
-  absl::Time progress_due_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
   bool writing_ ABSL_GUARDED_BY(mutex_) = false;
   bool ended_ ABSL_GUARDED_BY(mutex_) = false;  // Nothing is sent but what is to be sent already.
   bool finished_ ABSL_GUARDED_BY(mutex_) = false;

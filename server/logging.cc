@@ -95,9 +95,8 @@ absl::StatusOr<LogLevel> ParseLogLevel(absl::string_view text) {
       return level;
     }
   }
-  return absl::InvalidArgumentError(
-      absl::StrCat("--log-level: expected trace, debug, info, warn or error, found \"", text,
-                   "\""));
+  return absl::InvalidArgumentError(absl::StrCat(
+      "--log-level: expected trace, debug, info, warn or error, found \"", text, "\""));
 }
 
 absl::StatusOr<LogFormat> ParseLogFormat(absl::string_view text) {
@@ -117,13 +116,12 @@ Logger::Logger(LogLevel level, LogFormat format)
 
 Logger::Logger(LogLevel level, LogFormat format, std::ostream& stream)
     : format_(format),
-      logger_(MakeLogger(level, format,
-                         std::make_shared<spdlog::sinks::ostream_sink_mt>(stream))) {}
+      logger_(MakeLogger(level, format, std::make_shared<spdlog::sinks::ostream_sink_mt>(stream))) {
+}
 
 Logger::~Logger() = default;
 
-void Logger::Log(LogLevel level, absl::string_view event,
-                 std::initializer_list<LogField> fields) {
+void Logger::Log(LogLevel level, absl::string_view event, std::initializer_list<LogField> fields) {
   if (!logger_->should_log(SpdlogLevel(level))) {
     return;
   }

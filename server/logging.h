@@ -36,14 +36,12 @@ absl::StatusOr<LogFormat> ParseLogFormat(absl::string_view text);
 // A key and its value. Keys are ours, values anybody's.
 struct LogField {
   LogField(absl::string_view key, absl::string_view value) : key(key), value(std::string(value)) {}
-  LogField(absl::string_view key, const char* value)
-      : LogField(key, absl::string_view(value)) {}
+  LogField(absl::string_view key, const char* value) : LogField(key, absl::string_view(value)) {}
   LogField(absl::string_view key, const std::string& value)
       : LogField(key, absl::string_view(value)) {}
   LogField(absl::string_view key, double value) : key(key), value(value) {}
   template <typename Integer, typename = std::enable_if_t<std::is_integral_v<Integer>>>
-  LogField(absl::string_view key, Integer value)
-      : key(key), value(static_cast<int64_t>(value)) {}
+  LogField(absl::string_view key, Integer value) : key(key), value(static_cast<int64_t>(value)) {}
 
   absl::string_view key;
   std::variant<std::string, int64_t, double> value;

@@ -4,9 +4,9 @@
 #include <array>
 
 #include "absl/strings/ascii.h"
-#include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "kernels/error_details.h"
+#include "loader/printable.h"
 
 namespace nibble {
 namespace {
@@ -14,7 +14,6 @@ namespace {
 constexpr size_t kNameCharactersMax = 128;
 constexpr size_t kRequestIdCharactersMax = 128;
 constexpr size_t kSourceBytesMax = 4096;  // PATH_MAX; nothing longer can be opened.
-constexpr size_t kQuotedBytesMax = 160;   // Of a client's text in an error: a name, and then some.
 
 // The ledger's owner of what belongs to no model.
 constexpr absl::string_view kRuntimeOwner = "runtime";
@@ -22,23 +21,6 @@ constexpr absl::string_view kRuntimeOwner = "runtime";
 bool IsNameCharacter(char c) {
   return absl::ascii_isalnum(static_cast<unsigned char>(c)) ||
          absl::string_view("._:/-").find(c) != absl::string_view::npos;
-}
-
-absl::Status ValidateName(const std::string& name) {
-  if (name.empty() || name.size() > kNameCharactersMax) {
-    return BadField("model", absl::StrCat("expected 1 to ", kNameCharactersMax,
-                                          " characters, found ", name.size()));
-  }
-  if (!absl::ascii_isalnum(static_cast<unsigned char>(name.front())) ||
-      !std::all_of(name.begin(), name.end(), IsNameCharacter)) {
-    return BadField("model", absl::StrCat("expected letters, digits and ._:/- after a first letter "
-                                          "or digit, found \"",
-                                          Printable(name), "\""));
-  }
-  if (name == kRuntimeOwner) {
-    return BadField("model", absl::StrCat("\"", name, "\" names the daemon's own share of memory"));
-  }
-  return absl::OkStatus();
 }
 
 absl::Status ValidateSource(const std::string& source) {
@@ -54,9 +36,8 @@ absl::Status ValidateRequestId(const std::string& id) {
     return absl::ascii_isprint(static_cast<unsigned char>(c));
   });
   if (id.size() > kRequestIdCharactersMax || !printable) {
-    return BadField("request_id",
-                    absl::StrCat("expected at most ", kRequestIdCharactersMax,
-                                 " printable characters, found \"", Printable(id), "\""));
+    return BadField("request_id", absl::StrCat("expected at most ", kRequestIdCharactersMax,
+                                               " printable characters, found ", Printable(id)));
   }
   return absl::OkStatus();
 }
@@ -110,9 +91,27 @@ bool IsOrphan(const ModelEntry& entry) {
          entry.callers.empty();
 }
 
+absl::Status ValidateModelName(absl::string_view name) {
+  if (name.empty() || name.size() > kNameCharactersMax) {
+    return BadField("model", absl::StrCat("expected 1 to ", kNameCharactersMax,
+                                          " characters, found ", name.size()));
+  }
+  if (!absl::ascii_isalnum(static_cast<unsigned char>(name.front())) ||
+      !std::all_of(name.begin(), name.end(), IsNameCharacter)) {
+    return BadField("model", absl::StrCat("expected letters, digits and ._:/- after a first letter "
+                                          "or digit, found ",
+                                          Printable(name)));
+  }
+  if (name == kRuntimeOwner) {
+    return BadField("model", absl::StrCat("\"", name, "\" names the daemon's own share of memory"));
+  }
+  return absl::OkStatus();
+}
+
 absl::Status Validate(const LoadRequest& request) {
-  for (absl::Status status : {ValidateName(request.model), ValidateRequestId(request.request_id),
-                              Validate(request.source, request.quantization, request.serving)}) {
+  for (absl::Status status :
+       {ValidateModelName(request.model), ValidateRequestId(request.request_id),
+        Validate(request.source, request.quantization, request.serving)}) {
     if (!status.ok()) {
       return status;
     }
@@ -128,11 +127,6 @@ absl::Status Validate(const std::string& source, const QuantizationSpec& quantiz
     }
   }
   return absl::OkStatus();
-}
-
-std::string Printable(absl::string_view text) {
-  const bool cut = text.size() > kQuotedBytesMax;
-  return absl::StrCat(absl::CHexEscape(text.substr(0, kQuotedBytesMax)), cut ? "…" : "");
 }
 
 }  // namespace nibble

@@ -81,7 +81,9 @@ absl::Status Validate(const LoadRequest& request);
 absl::Status Validate(const std::string& source, const QuantizationSpec& quantization,
                       const ServingSpec& serving);
 
-// INVALID_ARGUMENT, NOT_FOUND and the like show a client's text only in this form.
-std::string Printable(absl::string_view text);
+// Whether `name` can name a model; other names are shown to nobody as they are.
+//
+// Errors: INVALID_ARGUMENT.
+absl::Status ValidateModelName(absl::string_view name);
 
 }  // namespace nibble

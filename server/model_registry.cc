@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/check.h"
 #include "kernels/error_details.h"
+#include "loader/printable.h"
 #include "server/load_queue.h"
 #include "server/model_table.h"
 #include "server/unloader.h"
@@ -17,9 +18,8 @@ absl::Status ShuttingDown() { return absl::UnavailableError("the daemon is shutt
 absl::Status NotFound(absl::string_view model) {
   ErrorDetails details;
   details.reason = "NO_SUCH_MODEL";
-  details.resource = Printable(model);
-  return WithDetails(absl::NotFoundError(absl::StrCat("no model \"", details.resource, "\"")),
-                     details);
+  details.resource = ValidateModelName(model).ok() ? std::string(model) : Printable(model);
+  return WithDetails(absl::NotFoundError(absl::StrCat("no model ", details.resource)), details);
 }
 
 absl::Status NameTaken(const ModelEntry& entry) {

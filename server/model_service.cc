@@ -59,10 +59,11 @@ grpc::ServerUnaryReactor* ModelService::UnloadModel(grpc::CallbackServerContext*
     Finish(reactor, "UnloadModel", request->model(), timeout.status());
     return reactor;
   }
-  // The client may leave while the model drains; context and messages live until Finish all the same.
+  // The client may leave while the model drains; context and messages live until Finish all the
+  // same.
   registry_.Unload(request->model(), *timeout,
-                   [this, reactor, response, model = request->model()](
-                       const absl::StatusOr<int64_t>& freed_bytes) {
+                   [this, reactor, response,
+                    model = request->model()](const absl::StatusOr<int64_t>& freed_bytes) {
                      if (freed_bytes.ok()) {
                        response->set_freed_bytes(static_cast<uint64_t>(*freed_bytes));
                      }

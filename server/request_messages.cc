@@ -33,8 +33,8 @@ absl::Status ToSigned(absl::string_view field, uint64_t value, int64_t& target) 
 // Printable, no longer than `bytes_max`: such text cannot forge a line of a log or of an error.
 absl::Status CheckText(absl::string_view field, absl::string_view text, size_t bytes_max) {
   if (text.size() > bytes_max) {
-    return BadField(std::string(field), absl::StrCat("expected at most ", bytes_max,
-                                                     " bytes, found ", text.size()));
+    return BadField(std::string(field),
+                    absl::StrCat("expected at most ", bytes_max, " bytes, found ", text.size()));
   }
   for (const char c : text) {
     if (absl::ascii_iscntrl(static_cast<unsigned char>(c))) {
@@ -47,8 +47,8 @@ absl::Status CheckText(absl::string_view field, absl::string_view text, size_t b
 absl::Status CheckGlobs(absl::string_view field,
                         const google::protobuf::RepeatedPtrField<std::string>& globs) {
   if (globs.size() > kGlobsMax) {
-    return BadField(std::string(field), absl::StrCat("expected at most ", kGlobsMax,
-                                                     " globs, found ", globs.size()));
+    return BadField(std::string(field),
+                    absl::StrCat("expected at most ", kGlobsMax, " globs, found ", globs.size()));
   }
   for (const std::string& glob : globs) {
     if (glob.empty()) {
@@ -65,8 +65,9 @@ absl::Status CheckDevice(absl::string_view found, absl::string_view device) {
   if (found.empty() || found == device) {
     return absl::OkStatus();
   }
-  return BadField("device", absl::StrCat("expected ", device, " or nothing, the one device of this ",
-                                         "daemon; found \"", found, "\""));
+  return BadField("device",
+                  absl::StrCat("expected ", device, " or nothing, the one device of this ",
+                               "daemon; found \"", found, "\""));
 }
 
 absl::Status ParseFormat(v1::WeightFormat message, Format& format) {
@@ -100,8 +101,8 @@ absl::Status ParseKvCacheType(v1::KvCacheDtype message, KvCacheType& type) {
       type = KvCacheType::kF32;
       return absl::OkStatus();
     default:
-      return BadField("serving.kv_cache_dtype", absl::StrCat("expected F16, BF16 or F32, found ",
-                                                             static_cast<int>(message)));
+      return BadField("serving.kv_cache_dtype",
+                      absl::StrCat("expected F16, BF16 or F32, found ", static_cast<int>(message)));
   }
 }
 
@@ -222,8 +223,7 @@ absl::StatusOr<LoadRequest> ParseLoad(const v1::LoadModelRequest& message,
 }
 
 absl::StatusOr<PlanRequest> ParsePlan(const v1::PlanModelRequest& message) {
-  if (absl::Status status = CheckText("source", message.source(), kSourceBytesMax);
-      !status.ok()) {
+  if (absl::Status status = CheckText("source", message.source(), kSourceBytesMax); !status.ok()) {
     return status;
   }
   absl::StatusOr<QuantizationSpec> quantization = ParseQuantization(message.quantization());
@@ -242,12 +242,11 @@ absl::StatusOr<absl::Duration> ParseDrainTimeout(const v1::UnloadModelRequest& m
     return kDrainTimeoutDefault;
   }
   const google::protobuf::Duration& found = message.drain_timeout();
-  const absl::Duration timeout =
-      absl::Seconds(found.seconds()) + absl::Nanoseconds(found.nanos());
+  const absl::Duration timeout = absl::Seconds(found.seconds()) + absl::Nanoseconds(found.nanos());
   if (timeout < absl::ZeroDuration() || timeout > kDrainTimeoutMax) {
-    return BadField("drain_timeout", absl::StrCat("expected 0 to ",
-                                                  absl::FormatDuration(kDrainTimeoutMax),
-                                                  ", found ", absl::FormatDuration(timeout)));
+    return BadField("drain_timeout",
+                    absl::StrCat("expected 0 to ", absl::FormatDuration(kDrainTimeoutMax),
+                                 ", found ", absl::FormatDuration(timeout)));
   }
   return timeout;
 }
@@ -267,11 +266,10 @@ absl::StatusOr<int64_t> ParseBudget(const v1::SetBudgetRequest& message, absl::s
   if (absl::Status status = CheckDevice(message.device(), device); !status.ok()) {
     return status;
   }
-  if (message.budget_bytes() == 0 ||
-      message.budget_bytes() > static_cast<uint64_t>(device_bytes)) {
-    return BadField("budget_bytes", absl::StrCat("expected 1 to ", device_bytes,
-                                                 ", what the device has; found ",
-                                                 message.budget_bytes()));
+  if (message.budget_bytes() == 0 || message.budget_bytes() > static_cast<uint64_t>(device_bytes)) {
+    return BadField("budget_bytes",
+                    absl::StrCat("expected 1 to ", device_bytes, ", what the device has; found ",
+                                 message.budget_bytes()));
   }
   return static_cast<int64_t>(message.budget_bytes());
 }

@@ -18,9 +18,9 @@
 
 namespace nibble {
 
-inline constexpr size_t kSourceBytesMax = 4096;   // As PATH_MAX.
+inline constexpr size_t kSourceBytesMax = 4096;  // As PATH_MAX.
 inline constexpr size_t kRequestIdBytesMax = 128;
-inline constexpr int kGlobsMax = 1024;            // Each glob is matched with every tensor.
+inline constexpr int kGlobsMax = 1024;  // Each glob is matched with every tensor.
 inline constexpr size_t kGlobBytesMax = 512;
 inline constexpr absl::Duration kDrainTimeoutDefault = absl::Seconds(30);
 

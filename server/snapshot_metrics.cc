@@ -55,7 +55,8 @@ void AddDevice(const LedgerSnapshot& ledger, const std::string& device,
   sequence.Add({label}, static_cast<double>(ledger.sequence));
   std::move(sequence).MoveTo(families);
   Gauges reserved("nibble_vram_reserved_bytes", "Device memory promised, by purpose");
-  Gauges allocated("nibble_vram_allocated_bytes", "Device memory taken from the device, by purpose");
+  Gauges allocated("nibble_vram_allocated_bytes",
+                   "Device memory taken from the device, by purpose");
   for (const Purpose purpose : kPurposes) {
     const std::vector<Label> labels = {label, {"purpose", std::string(PurposeName(purpose))}};
     reserved.Add(labels, ledger.reserved[purpose]);
@@ -79,8 +80,8 @@ void AddSample(const LedgerSnapshot& ledger, const MemorySample& sample,
                  "absent where the device cannot tell");
   if (sample.memory.process_bytes.has_value()) {
     // Pages of the host device that were allocated but never written are not the process's yet.
-    runtime.Add({label}, std::max<int64_t>(
-                             *sample.memory.process_bytes - ledger.allocated.total(), 0));
+    runtime.Add({label},
+                std::max<int64_t>(*sample.memory.process_bytes - ledger.allocated.total(), 0));
   }
   std::move(runtime).MoveTo(families);
   Gauges host("nibble_host_memory_bytes",

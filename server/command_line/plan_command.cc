@@ -12,12 +12,10 @@
 #include "server/command_line/local_source.h"
 #include "server/command_line/plan_table.h"
 #include "server/command_line/spec_settings.h"
+#include "server/device_choice.h"
 
 namespace nibble {
 namespace {
-
-// The default of --runtime-reserve on CUDA.
-constexpr int64_t kCudaRuntimeReserveBytes = 1_GiB;
 
 struct PlanOptions {
   std::string source;
@@ -34,8 +32,7 @@ struct PlanOptions {
 // How the plan stands against --vram-budget; without one it stands against nothing and fits.
 v1::Plan Answer(const PlanOptions& options, LoadPlan plan) {
   PlanAnswer answer;
-  const int64_t runtime_default =
-      plan.traits.kind == DeviceKind::kCuda ? kCudaRuntimeReserveBytes : 0;
+  const int64_t runtime_default = plan.traits.kind == DeviceKind::kCuda ? kCudaRuntimeBytes : 0;
   const int64_t runtime = options.runtime_bytes.value_or(runtime_default);
   answer.plan = std::make_shared<const LoadPlan>(std::move(plan));
   answer.limit_bytes = options.budget_bytes.value_or(std::numeric_limits<int64_t>::max());

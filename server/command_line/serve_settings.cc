@@ -2,7 +2,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/command_line/byte_size.h"
-#include "server/command_line/local_source.h"
 #include "server/command_line/settings_file.h"
 #include "server/command_line/spec_settings.h"
 
@@ -36,7 +35,8 @@ Setting ThreadCount(std::string name, std::string help, std::string default_text
 }
 
 SettingGroup MemorySettings(DaemonOptions* daemon) {
-  Setting device = DeviceSetting("The device to drive: host, cuda or cuda:N.", &daemon->device);
+  Setting device =
+      TextSetting("device", "DEVICE", "The device to drive: host or cuda:N.", &daemon->device);
   device.default_text = "the first GPU, or the host if there is none";
   return {
       "Memory",

@@ -1,5 +1,6 @@
 #include <cstdio>
 #include <memory>
+#include <nlohmann/json.hpp>
 
 #include "kernels/device.h"
 #include "server/command_line/client.h"
@@ -11,11 +12,12 @@ namespace {
 int RunVersion(bool json) {
   const std::vector<std::string> gpus = ListCudaDevices();
   if (json) {
-    std::printf("{\"version\": \"%s\", \"cuda\": %s, \"gpus\": %zu}\n", NIBBLE_VERSION,
-                NIBBLE_CUDA ? "true" : "false", gpus.size());
+    nlohmann::ordered_json answer = {{"version", NIBBLE_VERSION}, {"cuda", NIBBLE_CUDA_VERSION}};
+    answer["gpus"] = gpus;
+    std::puts(answer.dump(1).c_str());
     return kExitDone;
   }
-  std::printf("nibble %s, %s CUDA\n", NIBBLE_VERSION, NIBBLE_CUDA ? "with" : "without");
+  std::printf("nibble %s, CUDA %s\n", NIBBLE_VERSION, NIBBLE_CUDA_VERSION);
   for (const std::string& gpu : gpus) {
     std::printf("  %s\n", gpu.c_str());
   }

@@ -1,0 +1,33 @@
+// model.safetensors.index.json: which shard holds which tensor.
+
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/container/flat_hash_map.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+
+namespace nibble {
+
+inline constexpr absl::string_view kIndexFileName = "model.safetensors.index.json";
+
+// A model of a trillion parameters has some 200 000 tensors in 200 shards, and an index of 20 MB.
+inline constexpr int64_t kIndexBytesMax = int64_t{128} << 20;
+inline constexpr size_t kIndexTensorsMax = 1 << 20;
+inline constexpr size_t kShardsMax = 10'000;
+
+struct CheckpointIndex {
+  std::vector<std::string> shards;                 // Plain file names, sorted.
+  absl::flat_hash_map<std::string, int> shard_of;  // Tensor name → index in `shards`.
+};
+
+// Errors: DATA_LOSS for malformed JSON (limits above, depth 64), a tensor that stands twice, or no
+//   tensors; INVALID_ARGUMENT for a shard that is no plain file name or a tensor name with control
+//   characters. All name `file_name`.
+absl::StatusOr<CheckpointIndex> ParseCheckpointIndex(absl::string_view file_name,
+                                                     absl::string_view json);
+
+}  // namespace nibble

@@ -1,0 +1,205 @@
+#include "server/daemon.h"
+
+#include <cstdlib>
+#include <filesystem>
+#include <iostream>
+#include <optional>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "server/device_choice.h"
+#include "server/front.h"
+#include "server/logging.h"
+#include "server/metrics.h"
+#include "server/registry_log.h"
+#include "server/shutdown_signals.h"
+
+namespace nibble {
+namespace {
+
+// For calls that still run when every model is gone: answers on their way.
+constexpr absl::Duration kCallGrace = absl::Seconds(2);
+
+// Existing directories with every symbolic link resolved, as paths are confined to them; the
+// current one if none is given.
+//
+// Errors: NOT_FOUND; INVALID_ARGUMENT if one is no directory.
+absl::StatusOr<std::vector<std::string>> ResolveRoots(std::vector<std::string> roots) {
+  if (roots.empty()) {
+    roots.push_back(".");
+  }
+  for (std::string& root : roots) {
+    std::error_code error;
+    const std::filesystem::path path = std::filesystem::canonical(root, error);
+    if (error) {
+      return absl::NotFoundError(absl::StrCat("--model-root ", root, ": ", error.message()));
+    }
+    if (!std::filesystem::is_directory(path, error)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("--model-root ", root, ": expected a directory"));
+    }
+    root = path.string();
+  }
+  return roots;
+}
+
+// Members in the order of construction; destruction in reverse order is the shutdown.
+class Daemon {
+ public:
+  Daemon(Logger& logger, ChosenDevice chosen, const RegistryOptions& options)
+      : logger_(logger),
+        device_(std::move(chosen.device)),
+        budget_(chosen.budget_bytes),
+        runtime_(ReserveRuntime(budget_, chosen.runtime_bytes)),
+        metrics_(NIBBLE_VERSION, NIBBLE_CUDA_VERSION),
+        log_(logger, device_->name()),
+        observers_(metrics_, log_),
+        registry_(*device_, budget_, options, observers_) {}
+
+  absl::Status Start(const FrontOptions& options) {
+    absl::StatusOr<std::unique_ptr<Front>> front =
+        Front::Start(options, {*device_, budget_, registry_, metrics_, logger_});
+    if (!front.ok()) {
+      return front.status();
+    }
+    front_ = *std::move(front);
+    logger_.Log(
+        LogLevel::kInfo, "ready",
+        {{"version", NIBBLE_VERSION},
+         {"device", device_->name()},
+         {"kind", device_->description()},
+         {"budget_bytes", budget_.Snapshot().limit_bytes},
+         {"runtime_reserve_bytes", runtime_.empty() ? 0 : runtime_.reserved().total()},
+         {"grpc", front_->grpc_address().ToString()},
+         {"http", options.http_listen.empty() ? "off" : front_->http_address().ToString()}});
+    return absl::OkStatus();
+  }
+
+  // Asks for the models of the configuration. One that cannot be loaded is logged and does not stop
+  // the others.
+  void LoadModels(const std::vector<LoadRequest>& models) {
+    for (LoadRequest request : models) {
+      request.detach = true;
+      if (const auto ticket = registry_.Load(request, nullptr); !ticket.ok()) {
+        logger_.Log(LogLevel::kWarn, "load failed",
+                    {{"model", request.model},
+                     {"source", request.source},
+                     {"code", absl::StatusCodeToString(ticket.status().code())},
+                     {"message", ticket.status().message()}});
+      }
+    }
+  }
+
+  void Shutdown(absl::Duration drain_timeout) {
+    front_->StopServing();
+    registry_.Shutdown(drain_timeout);
+    front_->Shutdown(kCallGrace);
+  }
+
+ private:
+  static VramBudget::Reservation ReserveRuntime(VramBudget& budget, int64_t runtime_bytes) {
+    if (runtime_bytes == 0) {
+      return {};
+    }
+    PurposeBytes bytes;
+    bytes[Purpose::kRuntime] = runtime_bytes;
+    absl::StatusOr<VramBudget::Reservation> reservation = budget.Reserve(kRuntimeOwner, bytes);
+    Check(reservation.ok(), "an empty budget above the runtime reserve has room for it");
+    return *std::move(reservation);
+  }
+
+  Logger& logger_;
+  const std::unique_ptr<Device> device_;
+  VramBudget budget_;
+  const VramBudget::Reservation runtime_;
+  Metrics metrics_;
+  RegistryLog log_;
+  ObserverPair observers_;
+  ModelRegistry registry_;
+  std::unique_ptr<Front> front_;
+};
+
+// Everything that must hold before a daemon is built.
+absl::StatusOr<RegistryOptions> CheckOptions(const DaemonOptions& options) {
+  absl::StatusOr<std::vector<std::string>> roots = ResolveRoots(options.model_roots);
+  if (!roots.ok()) {
+    return roots.status();
+  }
+  const struct {
+    const char* flag;
+    int64_t value;
+    int64_t min;
+  } numbers[] = {
+      {"--staging", options.staging_bytes, kStagingBytesMin},
+      {"--max-loads", options.max_loads, 1},
+      {"--max-connections", options.max_connections, 1},
+      {"--reader-threads", options.reader_threads, 0},
+      {"--drain-timeout", absl::ToInt64Nanoseconds(options.drain_timeout), 0},
+  };
+  for (const auto& number : numbers) {
+    if (number.value < number.min) {
+      return absl::InvalidArgumentError(
+          absl::StrCat(number.flag, ": expected at least ", number.min, ", found ", number.value));
+    }
+  }
+  RegistryOptions registry;
+  registry.model_roots = *std::move(roots);
+  registry.staging_bytes = options.staging_bytes;
+  registry.max_loads = options.max_loads;
+  registry.loader.reader_count = options.reader_threads;
+  return registry;
+}
+
+absl::StatusOr<std::unique_ptr<Daemon>> StartDaemon(const DaemonOptions& options, Logger& logger) {
+  absl::StatusOr<RegistryOptions> registry = CheckOptions(options);
+  if (!registry.ok()) {
+    return registry.status();
+  }
+  absl::StatusOr<ChosenDevice> chosen = OpenChosenDevice(options);
+  if (!chosen.ok()) {
+    return chosen.status();
+  }
+  auto daemon = std::make_unique<Daemon>(logger, *std::move(chosen), *registry);
+  FrontOptions front;
+  front.listen = options.listen;
+  front.http_listen = options.http_listen;
+  front.insecure = options.insecure;
+  front.connections_max = options.max_connections;
+  front.port_file = options.port_file;
+  if (absl::Status status = daemon->Start(front); !status.ok()) {
+    return status;
+  }
+  daemon->LoadModels(options.models);
+  return daemon;
+}
+
+}  // namespace
+
+int RunDaemon(const DaemonOptions& options) {
+  const absl::StatusOr<LogLevel> level = ParseLogLevel(options.log_level);
+  const absl::StatusOr<LogFormat> format = ParseLogFormat(options.log_format);
+  if (!level.ok() || !format.ok()) {
+    std::cerr << "nibble: " << (level.ok() ? format.status() : level.status()).message() << "\n";
+    return EXIT_FAILURE;
+  }
+  Logger logger(*level, *format);
+  ShutdownSignals signals;  // Before any thread, so that all inherit the mask.
+  absl::StatusOr<std::unique_ptr<Daemon>> daemon = StartDaemon(options, logger);
+  if (!daemon.ok()) {
+    logger.Log(LogLevel::kError, "cannot start",
+               {{"code", absl::StatusCodeToString(daemon.status().code())},
+                {"message", daemon.status().message()}});
+    return EXIT_FAILURE;
+  }
+  const std::string signal = signals.Wait();
+  signals.ExitOnNext();
+  logger.Log(LogLevel::kInfo, "draining",
+             {{"signal", signal},
+              {"drain_timeout_seconds", absl::ToDoubleSeconds(options.drain_timeout)}});
+  (*daemon)->Shutdown(options.drain_timeout);
+  daemon->reset();
+  logger.Log(LogLevel::kInfo, "stopped");
+  return EXIT_SUCCESS;
+}
+
+}  // namespace nibble

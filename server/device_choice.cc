@@ -1,0 +1,119 @@
+#include "server/device_choice.h"
+
+#include <string>
+#include <utility>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "server/system_memory.h"
+
+namespace nibble {
+namespace {
+
+constexpr double kCudaBudgetRatio = 0.9;
+constexpr double kHostBudgetRatio = 0.5;
+
+int64_t RuntimeBytes(const DaemonOptions& options, DeviceKind kind) {
+  return options.runtime_reserve_bytes.value_or(kind == DeviceKind::kCuda ? kCudaRuntimeBytes : 0);
+}
+
+absl::StatusOr<ChosenDevice> OpenHost(const DaemonOptions& options) {
+  const absl::StatusOr<int64_t> available_bytes = AvailableHostBytes();
+  if (!available_bytes.ok()) {
+    return available_bytes.status();
+  }
+  const int64_t runtime_bytes = RuntimeBytes(options, DeviceKind::kHost);
+  const absl::StatusOr<int64_t> budget_bytes =
+      ChooseBudget(options, DeviceKind::kHost, *available_bytes, runtime_bytes);
+  if (!budget_bytes.ok()) {
+    return budget_bytes.status();
+  }
+  return ChosenDevice{OpenHostDevice(*budget_bytes), *budget_bytes, runtime_bytes};
+}
+
+absl::StatusOr<ChosenDevice> OpenCuda(const DaemonOptions& options, int ordinal) {
+  absl::StatusOr<std::unique_ptr<Device>> device = OpenCudaDevice(ordinal);
+  if (!device.ok()) {
+    return device.status();
+  }
+  const absl::StatusOr<Device::Memory> memory = (*device)->QueryMemory();
+  if (!memory.ok()) {
+    return memory.status();
+  }
+  const int64_t runtime_bytes = RuntimeBytes(options, DeviceKind::kCuda);
+  const absl::StatusOr<int64_t> budget_bytes =
+      ChooseBudget(options, DeviceKind::kCuda, memory->total_bytes, runtime_bytes);
+  if (!budget_bytes.ok()) {
+    return budget_bytes.status();
+  }
+  return ChosenDevice{*std::move(device), *budget_bytes, runtime_bytes};
+}
+
+}  // namespace
+
+absl::StatusOr<std::string> ChooseDeviceName(absl::string_view name, int cuda_count) {
+  if (name.empty()) {
+    return cuda_count > 0 ? "cuda:0" : "host";
+  }
+  if (name == "host") {
+    return std::string(name);
+  }
+  absl::string_view ordinal_text = name;
+  int ordinal = 0;
+  if (!absl::ConsumePrefix(&ordinal_text, "cuda:") || !absl::SimpleAtoi(ordinal_text, &ordinal) ||
+      ordinal < 0 || name != absl::StrCat("cuda:", ordinal)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--device: expected host or cuda:N, found \"", name, "\""));
+  }
+  if (ordinal >= cuda_count) {
+    return absl::NotFoundError(
+        absl::StrCat("--device ", name, ": found ", cuda_count, " GPUs that this program can use"));
+  }
+  return std::string(name);
+}
+
+absl::StatusOr<int64_t> ChooseBudget(const DaemonOptions& options, DeviceKind kind,
+                                     int64_t device_bytes, int64_t runtime_bytes) {
+  const double ratio = options.vram_budget_ratio.value_or(
+      kind == DeviceKind::kCuda ? kCudaBudgetRatio : kHostBudgetRatio);
+  if (!(ratio > 0 && ratio <= 1)) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--vram-budget: expected more than 0 % and at most 100 %, found ", ratio * 100, " %"));
+  }
+  const int64_t budget_bytes = options.vram_budget_bytes.value_or(
+      static_cast<int64_t>(static_cast<double>(device_bytes) * ratio));
+  if (budget_bytes <= 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--vram-budget: expected more than 0 bytes, found ", budget_bytes));
+  }
+  // A host may have swap and files that it can drop: more than is available now is the operator's
+  // decision. A card has what it has.
+  if (kind == DeviceKind::kCuda && budget_bytes > device_bytes) {
+    return absl::InvalidArgumentError(absl::StrCat("--vram-budget: expected at most ", device_bytes,
+                                                   " bytes, what the card has; found ",
+                                                   budget_bytes));
+  }
+  if (runtime_bytes < 0 || budget_bytes <= runtime_bytes) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--vram-budget: ", budget_bytes, " bytes leave nothing beside the ",
+                     runtime_bytes, " of --runtime-reserve; raise the one or lower the other"));
+  }
+  return budget_bytes;
+}
+
+absl::StatusOr<ChosenDevice> OpenChosenDevice(const DaemonOptions& options) {
+  const absl::StatusOr<std::string> name =
+      ChooseDeviceName(options.device, static_cast<int>(ListCudaDevices().size()));
+  if (!name.ok()) {
+    return name.status();
+  }
+  if (*name == "host") {
+    return OpenHost(options);
+  }
+  int ordinal = 0;
+  Check(absl::SimpleAtoi(absl::StripPrefix(*name, "cuda:"), &ordinal), "a chosen GPU has a number");
+  return OpenCuda(options, ordinal);
+}
+
+}  // namespace nibble

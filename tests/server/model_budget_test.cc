@@ -1,0 +1,123 @@
+// Loads against the budget and the device: they fit or are refused, and leave nothing behind.
+
+#include <limits>
+
+#include "gmock/gmock.h"
+#include "tests/server/registry_fixture.h"
+#include "tests/support/faulty_device.h"
+
+namespace nibble {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+using ::testing::Not;
+using ::testing::SizeIs;
+
+class ModelBudgetTest : public RegistryFixture {
+ protected:
+  int64_t PeakOf(const std::string& source) { return Plan(source)->plan->peak_bytes(); }
+};
+
+TEST_F(ModelBudgetTest, LoadsIntoExactlyItsPeak) {
+  ASSERT_TRUE(budget_.SetLimit(PeakOf("tiny")).ok());
+  LoadReady(Request("llama"));
+}
+
+TEST_F(ModelBudgetTest, RefusesWithOneByteLessBeforeReadingAnything) {
+  const int64_t peak_bytes = PeakOf("tiny");
+  ASSERT_TRUE(budget_.SetLimit(peak_bytes - 1).ok());
+  const StartedLoad load = Start(Request("llama"));
+  const absl::Status status = load.listener->AwaitDone().status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  const ErrorDetails details = DetailsOf(status);
+  EXPECT_EQ(details.reason, "BUDGET_EXCEEDED");
+  EXPECT_EQ(details.resource, "llama");
+  EXPECT_EQ(details.needed_bytes, peak_bytes);
+  EXPECT_EQ(details.available_bytes, peak_bytes - 1);
+  EXPECT_THAT(details.remedies, Not(IsEmpty()));
+  EXPECT_FALSE(load.listener->AwaitPlan().fits());
+  EXPECT_EQ(load.listener->AwaitPlan().remedies, details.remedies);
+  EXPECT_EQ(observer_.read_bytes(), 0);
+  EXPECT_THAT(observer_.refused(), ElementsAre("BUDGET_EXCEEDED"));
+  EXPECT_THAT(observer_.states("llama"), ElementsAre(ModelState::kQueued, ModelState::kFailed));
+}
+
+TEST_F(ModelBudgetTest, ALoadRefusedBesideAnotherSucceedsAfterItsUnload) {
+  LoadReady(Request("first"));
+  const int64_t held_bytes = budget_.Snapshot().reserved.total();
+  ASSERT_TRUE(budget_.SetLimit(held_bytes + PeakOf("other") - 1).ok());
+  EXPECT_EQ(DetailsOf(LoadFails(Request("second", "other"))).reason, "BUDGET_EXCEEDED");
+  EXPECT_EQ(StateOf("first"), ModelState::kReady);
+  ASSERT_TRUE(Unload("first").ok());
+  LoadReady(Request("second", "other"));
+}
+
+TEST_F(ModelBudgetTest, TwoLoadsSideBySideKeepTheirPeaksUnderOneBudget) {
+  const int64_t both_bytes = PeakOf("tiny") + PeakOf("other");
+  ASSERT_TRUE(budget_.SetLimit(both_bytes).ok());
+  const StartedLoad first = StartAndBlock(Request("first"));
+  const StartedLoad second = Start(Request("second", "other"));
+  device_.gate().AwaitWaiting(2);
+  const LedgerSnapshot meanwhile = budget_.Snapshot();
+  EXPECT_EQ(meanwhile.allocated.total(), both_bytes) << "all of a peak is taken before reading";
+  EXPECT_THAT(meanwhile.owners, SizeIs(2));
+  device_.gate().Open();
+  for (const StartedLoad& load : {first, second}) {
+    const absl::StatusOr<ModelInfo> model = load.listener->AwaitDone();
+    ASSERT_TRUE(model.ok()) << model.status();
+    EXPECT_EQ(model->peak_bytes, model->plan->peak_bytes());
+  }
+  EXPECT_EQ(budget_.Snapshot().allocated_peak_bytes, both_bytes);
+}
+
+TEST_F(ModelBudgetTest, ResourcesAreReleasedIfTheLoadFails) {
+  const std::filesystem::path file = root_.path() / "tiny" / "model.safetensors";
+  const StartedLoad load = StartAndBlock(Request("llama"));
+  TruncateFile(file, 100);
+  device_.gate().Open();
+  EXPECT_EQ(load.listener->AwaitDone().status().code(), absl::StatusCode::kDataLoss);
+  EXPECT_EQ(StateOf("llama"), ModelState::kFailed);
+  ExpectEmptyLedger();
+  EXPECT_GT(registry().Get("llama")->plan->peak_bytes(), 0) << "the totals stay";
+  EXPECT_THAT(registry().Get("llama")->plan->tensors, IsEmpty());
+}
+
+TEST_F(ModelBudgetTest, ADeviceFilledByOthersIsRefusedWithBothFigures) {
+  const int64_t peak_bytes = PeakOf("tiny");
+  const int64_t left_bytes = peak_bytes - host_->traits().granularity_bytes;
+  const absl::StatusOr<DeviceSpan> others = host_->Allocate(kDeviceBytes - left_bytes);
+  const ErrorDetails details = DetailsOf(LoadFails(Request("llama")));
+  EXPECT_EQ(details.reason, "DEVICE_MEMORY_TAKEN");
+  EXPECT_EQ(details.needed_bytes, peak_bytes);
+  EXPECT_EQ(details.available_bytes, left_bytes);
+  EXPECT_EQ(budget_.Snapshot().reserved.total(), 0);
+  EXPECT_EQ(observer_.read_bytes(), 0);
+  host_->Free(*others);
+  LoadReady(Request("llama"));
+}
+
+TEST_F(ModelBudgetTest, EveryFailingDeviceCallLeavesNothingBehind) {
+  FaultyDevice faulty(*host_);
+  ModelRegistry registry(faulty, budget_, options_, observer_);
+  for (int64_t n = 1;; ++n) {
+    faulty.FailCall(n);
+    auto listener = std::make_shared<RecordingListener>();
+    ASSERT_TRUE(registry.Load(Request("llama"), listener).ok());
+    const absl::StatusOr<ModelInfo> model = listener->AwaitDone();
+    if (!faulty.has_failed()) {
+      EXPECT_TRUE(model.ok()) << model.status();
+      EXPECT_GT(n, 1);
+      break;
+    }
+    ASSERT_FALSE(model.ok()) << n << ": " << faulty.failed_call();
+    ExpectEmptyLedger();
+    EXPECT_EQ(faulty.live_objects(), 0) << n << ": " << faulty.failed_call();
+    EXPECT_EQ(registry.Get("llama")->state, ModelState::kFailed);
+  }
+  registry.Shutdown(absl::ZeroDuration());
+  EXPECT_EQ(faulty.live_objects(), 0);
+}
+
+}  // namespace
+}  // namespace nibble
