@@ -1,5 +1,8 @@
 #include "server/daemon.h"
 
+#include <sys/resource.h>
+
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 #include <iostream>
@@ -41,6 +44,24 @@ absl::StatusOr<std::vector<std::string>> ResolveRoots(std::vector<std::string> r
     root = path.string();
   }
   return roots;
+}
+
+// Descriptors beside those of connections: shards of the loads that run, sockets, logs.
+constexpr rlim_t kOtherDescriptors = 1024;
+
+// Raises the process's limit of open files (often 1024 at first, whatever the system allows) so
+// that the limit on connections is the one that is reached.
+void RaiseDescriptorLimit(int connections_max, Logger& logger) {
+  const rlim_t wanted = static_cast<rlim_t>(connections_max) + kOtherDescriptors;
+  rlimit limit = {};
+  if (getrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur >= wanted) {
+    return;
+  }
+  limit.rlim_cur = std::min(wanted, limit.rlim_max);
+  if (setrlimit(RLIMIT_NOFILE, &limit) != 0 || limit.rlim_cur < wanted) {
+    logger.Log(LogLevel::kWarn, "few open files are allowed",
+               {{"limit", limit.rlim_cur}, {"wanted", wanted}, {"connections", connections_max}});
+  }
 }
 
 // Members in the order of construction; destruction in reverse order is the shutdown.
@@ -155,6 +176,7 @@ absl::StatusOr<std::unique_ptr<Daemon>> StartDaemon(const DaemonOptions& options
   if (!registry.ok()) {
     return registry.status();
   }
+  RaiseDescriptorLimit(options.max_connections, logger);
   absl::StatusOr<ChosenDevice> chosen = OpenChosenDevice(options);
   if (!chosen.ok()) {
     return chosen.status();

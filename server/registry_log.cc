@@ -42,7 +42,8 @@ void RegistryLog::OnLoadFinished(const ModelInfo& model, const absl::Status& sta
                 {{"model", model.name},
                  {"request_id", model.request_id},
                  {"seconds", seconds},
-                 {"source_bytes_per_second", seconds > 0 ? source_bytes / seconds : 0},
+                 {"source_bytes_per_second",
+                  seconds > 0 ? static_cast<int64_t>(source_bytes / seconds) : 0},
                  {"resident_bytes", model.plan->resident_bytes()},
                  {"peak_bytes", model.peak_bytes},
                  {"quantized_ratio", model.plan->quantized_ratio()}});
