@@ -171,7 +171,7 @@ class ConfigParser {
     } else if (key == "tie_word_embeddings") {
       reader_.ReadBool(level.tied_embeddings.emplace());
     } else if (key == "quantization_config" || key == "compression_config") {
-      ParseQuantization(absl::StrCat(prefix, key, "."), level.quantization_method);
+      ParseQuantization(absl::StrCat(prefix, key), level.quantization_method);
     } else {
       ParseNumber(key, kind, level);
     }
@@ -215,7 +215,8 @@ class ConfigParser {
     reader_.SkipValue();
   }
 
-  void ParseQuantization(const std::string& prefix, std::string& method) {
+  void ParseQuantization(const std::string& place, std::string& method) {
+    const std::string prefix = absl::StrCat(place, ".");
     absl::flat_hash_set<std::string> seen;
     std::string key;
     bool in_4_bits = false;
@@ -241,7 +242,7 @@ class ConfigParser {
       method = "bitsandbytes_8bit";
     }
     if (method.empty()) {
-      place_ = prefix;
+      place_ = absl::StrCat(place, ": ");
       reader_.Refuse("expected quant_method, found none");
     }
   }

@@ -4,6 +4,7 @@
 #include <optional>
 
 #include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
@@ -46,7 +47,9 @@ TensorPath ParseTensorPath(absl::string_view tensor_name) {
         written = "{expert}";
       }
     }
-    absl::StrAppend(&path.name, separator, written);
+    // Braces of the name's own must not look like ours.
+    const bool foreign = written.data() == component.data() && absl::StartsWith(component, "{");
+    absl::StrAppend(&path.name, separator, foreign ? "{" : "", written);
     separator = ".";
     previous = component;
   }
