@@ -108,7 +108,8 @@ class BadInputTest(Case):
 
     def test_a_foreign_quant_method(self):
         source, _ = self.copy()
-        config = json.load(open(os.path.join(source, "config.json"), encoding="utf-8"))
+        with open(os.path.join(source, "config.json"), encoding="utf-8") as file:
+            config = json.load(file)
         config["quantization_config"] = {"quant_method": "gptq", "bits": 4}
         self.write("checkpoint/config.json", json.dumps(config))
         self.refuse(source, "UNIMPLEMENTED", "gptq")
@@ -128,7 +129,8 @@ class BadInputTest(Case):
         source = self.path("out")
         shutil.copytree(DEMO, source)
         index = os.path.join(source, "model.safetensors.index.json")
-        contents = json.load(open(index, encoding="utf-8"))
+        with open(index, encoding="utf-8") as file:
+            contents = json.load(file)
         contents["weight_map"]["model.norm.weight"] = "../x"
         with open(index, "w", encoding="utf-8") as file:
             json.dump(contents, file)

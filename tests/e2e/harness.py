@@ -115,7 +115,8 @@ class Daemon:
         except AssertionError:
             self.close()
             raise
-        ports = dict(line.split("=") for line in open(self.port_file, encoding="utf-8").read().split())
+        with open(self.port_file, encoding="utf-8") as file:
+            ports = dict(line.split("=") for line in file.read().split())
         self.address = f"127.0.0.1:{ports['grpc']}"
         self.http = f"http://127.0.0.1:{ports['http']}"
 

@@ -7,17 +7,21 @@ import sys
 
 from harness import DEMO, Case, Daemon, main, plan, wait_until
 
-# Sparse, so that it costs no disk; large enough to be caught at work.
-SLOW = "llama-8b"
-STAGING = ["--staging", "8MiB"]
+# Sparse, so that it costs no disk; large enough to be caught at work by one thread.
+SLOW = "llama-1b"
+STAGING = ["--staging", "8MiB", "--reader-threads", "1"]
 
 
 class LifecycleTest(Case):
     def slow_daemon(self, *flags):
         """A daemon that one slow load fits, and the checkpoint for it."""
         source = self.synth(SLOW, "--sparse")
-        budget = plan(source, *STAGING)["peak_bytes"]
+        budget = self.planned(source)["peak_bytes"]
         return Daemon(*STAGING, "--vram-budget", budget, *flags), source
+
+    @staticmethod
+    def planned(source):
+        return plan(source, "--staging", "8MiB")
 
     def begin(self, daemon, source, *flags):
         """A load that is under way."""
@@ -49,7 +53,7 @@ class LifecycleTest(Case):
             self.assertIn("cancelled the load of slow", err)
             self.wait_for_empty_ledger(daemon)
             self.assertLess(daemon.metric("nibble_checkpoint_read_bytes_total"),
-                            plan(source)["source_bytes"])
+                            self.planned(source)["source_bytes"])
             self.assert_next_load_works(daemon)
 
     def test_a_killed_client_cancels_the_load(self):
@@ -124,7 +128,7 @@ class LifecycleTest(Case):
                                 "ALREADY_EXISTS", "demo")
 
     def test_what_does_not_fit_beside_another_fits_after_its_unload(self):
-        peak = plan(DEMO, *STAGING)["peak_bytes"]
+        peak = self.planned(DEMO)["peak_bytes"]
         with Daemon(*STAGING, "--vram-budget", peak) as daemon:
             self.assert_done(daemon.load("first", DEMO))
             self.assert_refused(daemon.load("second", DEMO), "RESOURCE_EXHAUSTED", "needed")
