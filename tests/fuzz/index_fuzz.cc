@@ -26,8 +26,9 @@ void CheckIndex(absl::string_view text) {
     Check(IsPlainFileName(shard), "shards are plain files");
   }
   std::vector<bool> used(index->shards.size());
-  for (const auto& [tensor, shard] : index->shard_of) {
+  for (const auto& [tensor, place] : index->places) {
     Check(!HasControlCharacters(tensor), "names hold no control characters");
+    const int shard = place.indexed_shard;
     Check(shard >= 0 && static_cast<size_t>(shard) < used.size(), "a tensor has a shard");
     used[static_cast<size_t>(shard)] = true;
   }
