@@ -13,7 +13,6 @@ namespace {
 
 constexpr size_t kNameCharactersMax = 128;
 constexpr size_t kRequestIdCharactersMax = 128;
-constexpr size_t kSourceBytesMax = 4096;  // PATH_MAX; nothing longer can be opened.
 
 // The ledger's owner of what belongs to no model.
 constexpr absl::string_view kRuntimeOwner = "runtime";
@@ -21,14 +20,6 @@ constexpr absl::string_view kRuntimeOwner = "runtime";
 bool IsNameCharacter(char c) {
   return absl::ascii_isalnum(static_cast<unsigned char>(c)) ||
          absl::string_view("._:/-").find(c) != absl::string_view::npos;
-}
-
-absl::Status ValidateSource(const std::string& source) {
-  if (source.empty() || source.size() > kSourceBytesMax) {
-    return BadField(
-        "source", absl::StrCat("expected 1 to ", kSourceBytesMax, " bytes, found ", source.size()));
-  }
-  return absl::OkStatus();
 }
 
 absl::Status ValidateRequestId(const std::string& id) {
@@ -111,17 +102,7 @@ absl::Status ValidateModelName(absl::string_view name) {
 absl::Status Validate(const LoadRequest& request) {
   for (absl::Status status :
        {ValidateModelName(request.model), ValidateRequestId(request.request_id),
-        Validate(request.source, request.quantization, request.serving)}) {
-    if (!status.ok()) {
-      return status;
-    }
-  }
-  return absl::OkStatus();
-}
-
-absl::Status Validate(const std::string& source, const QuantizationSpec& quantization,
-                      const ServingSpec& serving) {
-  for (absl::Status status : {ValidateSource(source), Validate(quantization), Validate(serving)}) {
+        Validate(request.quantization), Validate(request.serving)}) {
     if (!status.ok()) {
       return status;
     }

@@ -77,9 +77,8 @@ bool IsSameSpec(const ModelEntry& entry, const LoadRequest& request,
 bool IsOrphan(const ModelEntry& entry);
 
 // Errors: INVALID_ARGUMENT that names the field; UNIMPLEMENTED for what this version cannot do yet.
+// The source is judged by ResolveSource.
 absl::Status Validate(const LoadRequest& request);
-absl::Status Validate(const std::string& source, const QuantizationSpec& quantization,
-                      const ServingSpec& serving);
 
 // Whether `name` can name a model; other names are shown to nobody as they are.
 //

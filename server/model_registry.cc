@@ -164,6 +164,9 @@ absl::StatusOr<ModelRegistry::Ticket> ModelRegistry::Load(const LoadRequest& req
   }
   State& state = *state_;
   auto directory = ResolveSource(state.options.model_roots, request.source);
+  if (absl::IsInvalidArgument(directory.status())) {
+    return directory.status();
+  }
   const std::string canonical_source = directory.ok() ? (*directory)->canonical_name() : "";
 
   MutexLock lock(state.table.mutex());
@@ -223,7 +226,8 @@ void ModelRegistry::Unload(absl::string_view model, absl::Duration drain_timeout
 
 void ModelRegistry::Plan(std::string source, QuantizationSpec quantization, ServingSpec serving,
                          std::function<void(absl::StatusOr<PlanAnswer>)> done) {
-  absl::Status refused = Validate(source, quantization, serving);
+  absl::Status refused = Validate(quantization);
+  refused.Update(Validate(serving));
   if (refused.ok()) {
     switch (state_->plans.Post([state = state_.get(), source = std::move(source),
                                 quantization = std::move(quantization), serving,
