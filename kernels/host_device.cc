@@ -10,7 +10,7 @@
 #include <fstream>
 
 #include "absl/strings/str_cat.h"
-#include "kernels/block_quantize_ref.h"
+#include "kernels/block_quantize.h"
 #include "kernels/device.h"
 #include "kernels/error_details.h"
 #include "kernels/ops.h"
@@ -61,12 +61,12 @@ class HostOps final : public Ops {
     if (absl::Status status = CheckArgs(args); !status.ok()) {
       return status;
     }
-    QuantizeRef(args.codebook, args.block_size, args.source_type, HostPointer(args.source),
-                args.element_count, std::bit_cast<uint8_t*>(args.codes.address()),
-                std::bit_cast<float*>(args.scales.address()));
+    const uint64_t first_non_finite =
+        QuantizeBlocks(args.codebook, args.block_size, args.source_type, HostPointer(args.source),
+                       args.element_count, std::bit_cast<uint8_t*>(args.codes.address()),
+                       std::bit_cast<float*>(args.scales.address()));
     if (!args.first_non_finite.empty()) {
-      StoreCell(args.first_non_finite,
-                FindNonFiniteRef(args.source_type, HostPointer(args.source), args.element_count));
+      StoreCell(args.first_non_finite, first_non_finite);
     }
     return absl::OkStatus();
   }
@@ -75,10 +75,10 @@ class HostOps final : public Ops {
     if (absl::Status status = CheckArgs(args); !status.ok()) {
       return status;
     }
-    DequantizeRef(args.codebook, args.block_size, args.target_type,
-                  std::bit_cast<const uint8_t*>(args.codes.address()),
-                  std::bit_cast<const float*>(args.scales.address()), args.element_count,
-                  HostPointer(args.target));
+    DequantizeBlocks(args.codebook, args.block_size, args.target_type,
+                     std::bit_cast<const uint8_t*>(args.codes.address()),
+                     std::bit_cast<const float*>(args.scales.address()), args.element_count,
+                     HostPointer(args.target));
     return absl::OkStatus();
   }
 
@@ -87,7 +87,7 @@ class HostOps final : public Ops {
       return status;
     }
     StoreCell(args.first_non_finite,
-              FindNonFiniteRef(args.source_type, HostPointer(args.source), args.element_count));
+              FindFirstNonFinite(args.source_type, HostPointer(args.source), args.element_count));
     return absl::OkStatus();
   }
 
@@ -106,7 +106,9 @@ class HostDevice final : public Device {
 
   const DeviceTraits& traits() const override { return kHostTraits; }
   std::string name() const override { return "host"; }
-  std::string description() const override { return "host memory"; }
+  std::string description() const override {
+    return absl::StrCat("host memory, ", SimdLevelName());
+  }
 
   absl::StatusOr<Memory> QueryMemory() const override {
     Memory memory;

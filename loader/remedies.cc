@@ -68,20 +68,22 @@ struct Change {
   QuantizationSpec quantization;
 };
 
-// The smallest larger block size for which the plan fits with `staging_bytes`, or the largest there
-// is: more elements a scale cost accuracy, so not more than needed.
-Change WithLargerBlocks(const LoadPlan& plan, int64_t available_bytes) {
-  Change change{"", plan.quantization};
-  while (change.quantization.block_size < kBlockSizeMax) {
-    change.quantization.block_size *= 2;
-    const std::optional<LoadPlan> changed = Replan(plan, change.quantization);
-    if (changed.has_value() && changed->peak_bytes() <= available_bytes) {
-      break;
-    }
+bool Fits(const LoadPlan& plan, const QuantizationSpec& quantization, int64_t available_bytes) {
+  const std::optional<LoadPlan> changed = Replan(plan, quantization);
+  return changed.has_value() && changed->peak_bytes() <= available_bytes;
+}
+
+// The smallest larger block size with which `change` fits, or the largest there is: more elements a
+// scale cost accuracy, so not more than needed.
+Change WithLargerBlocks(const LoadPlan& plan, Change change, int64_t available_bytes) {
+  int64_t& block_size = change.quantization.block_size;
+  if (block_size == kBlockSizeMax) {
+    return change;
   }
-  if (change.quantization.block_size != plan.quantization.block_size) {
-    change.flags = absl::StrCat("--block-size ", change.quantization.block_size);
-  }
+  do {
+    block_size *= 2;
+  } while (block_size < kBlockSizeMax && !Fits(plan, change.quantization, available_bytes));
+  absl::StrAppend(&change.flags, change.flags.empty() ? "" : " ", "--block-size ", block_size);
   return change;
 }
 
@@ -94,25 +96,25 @@ Change WithQuantizedTables(const LoadPlan& plan) {
   return change;
 }
 
-// Every way to a smaller slab, one at a time and then together.
+// Ways to a smaller slab: one option at a time, and both if neither is enough.
 std::vector<Change> SmallerSlabs(const LoadPlan& plan, int64_t available_bytes) {
   if (plan.quantization.format == Format::kAsStored) {
     Change change{"--format nf4", plan.quantization};
     change.quantization.format = Format::kNf4;
     return {std::move(change)};
   }
-  const Change blocks = WithLargerBlocks(plan, available_bytes);
   const Change tables = WithQuantizedTables(plan);
-  Change both{absl::StrCat(blocks.flags, " ", tables.flags), tables.quantization};
-  both.quantization.block_size = kBlockSizeMax;
+  const Change blocks = WithLargerBlocks(plan, {"", plan.quantization}, available_bytes);
   std::vector<Change> changes;
+  bool enough = false;
   for (const Change& change : {tables, blocks}) {
     if (!change.flags.empty()) {
       changes.push_back(change);
+      enough = enough || Fits(plan, change.quantization, available_bytes);
     }
   }
-  if (changes.size() == 2) {
-    changes.push_back(std::move(both));
+  if (!enough && changes.size() == 2) {
+    changes.push_back(WithLargerBlocks(plan, tables, available_bytes));
   }
   return changes;
 }

@@ -13,7 +13,6 @@ namespace {
 
 constexpr double kCudaBudgetRatio = 0.9;
 constexpr double kHostBudgetRatio = 0.5;
-constexpr int64_t kCudaRuntimeBytes = 1_GiB;  // The context alone takes about 530 MiB on an H200.
 
 int64_t RuntimeBytes(const DaemonOptions& options, DeviceKind kind) {
   return options.runtime_reserve_bytes.value_or(kind == DeviceKind::kCuda ? kCudaRuntimeBytes : 0);

@@ -1,9 +1,7 @@
 #include "server/request_messages.h"
 
-#include <cmath>
 #include <limits>
 
-#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "kernels/error_details.h"
 
@@ -27,37 +25,6 @@ absl::Status ToSigned(absl::string_view field, uint64_t value, int64_t& target) 
     return BadField(std::string(field), absl::StrCat("expected at most 2^63 - 1, found ", value));
   }
   target = static_cast<int64_t>(value);
-  return absl::OkStatus();
-}
-
-// Printable, no longer than `bytes_max`: such text cannot forge a line of a log or of an error.
-absl::Status CheckText(absl::string_view field, absl::string_view text, size_t bytes_max) {
-  if (text.size() > bytes_max) {
-    return BadField(std::string(field),
-                    absl::StrCat("expected at most ", bytes_max, " bytes, found ", text.size()));
-  }
-  for (const char c : text) {
-    if (absl::ascii_iscntrl(static_cast<unsigned char>(c))) {
-      return BadField(std::string(field), "expected no control characters");
-    }
-  }
-  return absl::OkStatus();
-}
-
-absl::Status CheckGlobs(absl::string_view field,
-                        const google::protobuf::RepeatedPtrField<std::string>& globs) {
-  if (globs.size() > kGlobsMax) {
-    return BadField(std::string(field),
-                    absl::StrCat("expected at most ", kGlobsMax, " globs, found ", globs.size()));
-  }
-  for (const std::string& glob : globs) {
-    if (glob.empty()) {
-      return BadField(std::string(field), "expected globs, found an empty one");
-    }
-    if (absl::Status status = CheckText(field, glob, kGlobBytesMax); !status.ok()) {
-      return status;
-    }
-  }
   return absl::OkStatus();
 }
 
@@ -129,17 +96,6 @@ absl::StatusOr<QuantizationSpec> ParseQuantization(const v1::Quantization& messa
   if (status.ok() && message.block_size() != 0) {
     status = ToSigned("quantization.block_size", message.block_size(), spec.block_size);
   }
-  if (status.ok()) {
-    status = CheckGlobs("quantization.keep", message.keep());
-  }
-  if (status.ok()) {
-    status = CheckGlobs("quantization.quantize", message.quantize());
-  }
-  const double ratio = message.min_quantized_ratio();
-  if (status.ok() && !(ratio >= 0 && ratio <= 1)) {  // Also where it is no number.
-    status = BadField("quantization.min_quantized_ratio",
-                      absl::StrCat("expected a number from 0 to 1, found ", ratio));
-  }
   if (!status.ok()) {
     return status;
   }
@@ -148,7 +104,7 @@ absl::StatusOr<QuantizationSpec> ParseQuantization(const v1::Quantization& messa
   spec.quantize.assign(message.quantize().begin(), message.quantize().end());
   spec.keep_unquantized_rest = message.keep_unquantized_rest();
   spec.scale_search = message.scale_search();
-  spec.min_quantized_ratio = ratio;
+  spec.min_quantized_ratio = message.min_quantized_ratio();
   spec.allow_non_finite = message.allow_non_finite();
   spec.error_stats = message.error_stats();
   if (status = Validate(spec); !status.ok()) {
@@ -187,18 +143,12 @@ absl::StatusOr<ServingSpec> ParseServing(const v1::Serving& message) {
 
 absl::StatusOr<LoadRequest> ParseLoad(const v1::LoadModelRequest& message,
                                       absl::string_view device) {
-  absl::Status status = CheckText("source", message.source(), kSourceBytesMax);
-  if (status.ok()) {
-    status = CheckDevice(message.device(), device);
-  }
+  absl::Status status = CheckDevice(message.device(), device);
   if (status.ok()) {
     status = CheckWhenFull(message.when_full());
   }
   if (status.ok() && message.has_keep_alive()) {
     status = NotYet("keep_alive", "is not there yet; a model stays until it is unloaded");
-  }
-  if (status.ok()) {
-    status = CheckText("request_id", message.request_id(), kRequestIdBytesMax);
   }
   if (!status.ok()) {
     return status;
@@ -223,9 +173,6 @@ absl::StatusOr<LoadRequest> ParseLoad(const v1::LoadModelRequest& message,
 }
 
 absl::StatusOr<PlanRequest> ParsePlan(const v1::PlanModelRequest& message) {
-  if (absl::Status status = CheckText("source", message.source(), kSourceBytesMax); !status.ok()) {
-    return status;
-  }
   absl::StatusOr<QuantizationSpec> quantization = ParseQuantization(message.quantization());
   if (!quantization.ok()) {
     return quantization.status();

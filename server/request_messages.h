@@ -1,5 +1,7 @@
-// Requests as they come in: messages of the wire contract, checked field by field, become what the
-// registry understands. Nothing behind this file sees an unchecked number or name.
+// Requests as they come in: messages of the wire contract become what the registry understands.
+// Here is checked what only the wire can get wrong (unknown enumerators, numbers beyond 63 bits,
+// another device, what is not there yet); names, sources and sizes are checked by those who use
+// them.
 
 #pragma once
 
@@ -18,10 +20,6 @@
 
 namespace nibble {
 
-inline constexpr size_t kSourceBytesMax = 4096;  // As PATH_MAX.
-inline constexpr size_t kRequestIdBytesMax = 128;
-inline constexpr int kGlobsMax = 1024;  // Each glob is matched with every tensor.
-inline constexpr size_t kGlobBytesMax = 512;
 inline constexpr absl::Duration kDrainTimeoutDefault = absl::Seconds(30);
 
 // Errors of all of these: INVALID_ARGUMENT that names the field in the words of the .proto file;

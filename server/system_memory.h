@@ -16,7 +16,7 @@ namespace nibble {
 // The owner of the runtime's reservation, made once at start.
 inline constexpr absl::string_view kRuntimeOwner = "runtime";
 
-// Whether `owner` is a model. A model may be called "runtime" too, so the name does not tell.
+// Whether `owner` is a model.
 inline bool IsModel(const LedgerSnapshot::Owner& owner) {
   return owner.reserved[Purpose::kRuntime] == 0;
 }
