@@ -3,8 +3,9 @@
 #include <google/rpc/error_details.pb.h>
 #include <google/rpc/status.pb.h>
 
+#include <utility>
+
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_join.h"
 #include "kernels/error_details.h"
 
 namespace nibble {
@@ -65,8 +66,12 @@ void AddQuotaFailure(const ErrorDetails& details, google::rpc::Status& answer) {
   google::rpc::QuotaFailure failure;
   google::rpc::QuotaFailure::Violation& violation = *failure.add_violations();
   violation.set_subject("device memory");
-  violation.set_description(absl::StrCat("needs ", *details.needed_bytes, " bytes, ",
-                                         *details.available_bytes, " are available"));
+  std::string description = absl::StrCat("needs ", *details.needed_bytes, " bytes, ",
+                                         *details.available_bytes, " are available");
+  if (!details.remedies.empty()) {
+    absl::StrAppend(&description, "; ", PrintableText(details.remedies.front(), kRemedyBytesMax));
+  }
+  violation.set_description(std::move(description));
   answer.add_details()->PackFrom(failure);
 }
 

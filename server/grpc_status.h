@@ -3,7 +3,8 @@
 //
 //   ErrorDetails                  google.rpc
 //   reason                        ErrorInfo.reason, domain "nibble" (default: the code's name)
-//   needed, available, remedies   QuotaFailure, and again as ErrorInfo.metadata for scripts
+//   needed, available, remedies   QuotaFailure (with the first remedy), and all of it as
+//                                 ErrorInfo.metadata for scripts: needed_bytes, remedy_1
 //   field                         BadRequest
 //   resource                      ResourceInfo
 //

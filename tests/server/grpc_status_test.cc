@@ -21,7 +21,8 @@ google::rpc::Status Decode(const grpc::Status& status) {
 
 template <typename Detail>
 std::optional<Detail> Find(const grpc::Status& status) {
-  for (const google::protobuf::Any& any : Decode(status).details()) {
+  const google::rpc::Status decoded = Decode(status);
+  for (const google::protobuf::Any& any : decoded.details()) {
     Detail detail;
     if (any.UnpackTo(&detail)) {
       return detail;
@@ -54,7 +55,8 @@ TEST(GrpcStatusTest, SaysBothFiguresOfARefusal) {
   const auto failure = Find<google::rpc::QuotaFailure>(status);
   ASSERT_TRUE(failure.has_value());
   ASSERT_EQ(failure->violations_size(), 1);
-  EXPECT_EQ(failure->violations(0).description(), "needs 1000 bytes, 600 are available");
+  EXPECT_EQ(failure->violations(0).description(),
+            "needs 1000 bytes, 600 are available; unload other models");
   const auto info = Find<google::rpc::ErrorInfo>(status);
   ASSERT_TRUE(info.has_value());
   EXPECT_EQ(info->reason(), "BUDGET_EXCEEDED");
@@ -87,7 +89,7 @@ TEST(GrpcStatusTest, StaysBelowAClientsMetadataLimit) {
   details.field = std::string(100'000, 'f');
   details.resource = std::string(100'000, '\n');
   details.needed_bytes = details.available_bytes = INT64_MAX;
-  details.remedies.assign(1000, std::string(100'000, 'r'));
+  details.remedies.assign(100, std::string(10'000, 'r'));
   const std::string message(100'000, '\xff');
   const grpc::Status status =
       ToGrpcStatus(WithDetails(absl::InvalidArgumentError(message), details));

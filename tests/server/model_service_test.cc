@@ -116,6 +116,7 @@ TEST_F(ModelServiceTest, CancellingTheOnlyCallerCancelsTheLoad) {
   EXPECT_EQ(ListModels().models(0).state(), v1::LOADING);
   call->context.TryCancel();
   EXPECT_EQ(call->Finish().error_code(), grpc::StatusCode::CANCELLED);
+  AwaitState("tiny", v1::DRAINING);  // The daemon has heard of it.
   device_.gate().Open();
   AwaitNoModels();
   EXPECT_EQ(GetMemory().devices(0).reserved_bytes(), 0u);
