@@ -95,7 +95,7 @@ mount_tmpfs() {
 
 start_daemon() {  # start_daemon BUDGET_BYTES ROOT
   "$nibble" serve --device cuda:0 --vram-budget "$1" --model-root "$2" --listen 127.0.0.1:50551 \
-    --http-listen= > "$work/daemon.log" 2>&1 &
+    --http-listen off > "$work/daemon.log" 2>&1 &
   daemon_pid=$!
   export NIBBLE_ADDRESS=127.0.0.1:50551
   for _ in $(seq 150); do
