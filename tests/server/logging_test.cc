@@ -22,7 +22,7 @@ TEST(LoggingTest, WritesKeysAndValues) {
   EXPECT_THAT(out.str(),
               EndsWith("level=info event=\"load finished\" model=tiny bytes=1099511627776 "
                        "seconds=0.5 empty=\"\"\n"));
-  EXPECT_THAT(out.str(), MatchesRegex("time=....-..-..T..:..:.......Z .*\n"));
+  EXPECT_THAT(out.str(), MatchesRegex("time=....-..-..T..:..:......Z .*\n"));
 }
 
 TEST(LoggingTest, WritesAJsonObjectALine) {
