@@ -11,6 +11,9 @@
 #include "hwy/highway.h"
 #include "kernels/block_quantize.h"
 #include "kernels/block_quantize_ref.h"
+#include "kernels/fp4_format.h"
+#include "kernels/nf4_format.h"
+#include "kernels/simd_blocks-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace nibble {
@@ -32,20 +35,107 @@ namespace hn = hwy::HWY_NAMESPACE;
 using Bytes = hn::CappedTag<uint8_t, 16>;
 using VBytes = hn::Vec<Bytes>;
 
+using Float = hn::CappedTag<float, 8>;
+using Int32 = hn::RebindToSigned<Float>;
+using Words = hn::Repartition<uint16_t, Bytes>;
+
+// Scales whose products with a codebook are neither subnormal, nor infinite, nor NaN.
+constexpr float kScaleMin = 0x1p-110f;
+constexpr float kScaleMax = 0x1p126f;
+
 constexpr std::array<uint8_t, 8> kAllCodes = {0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef};
 
-// The bytes of a block's sixteen values, one table for each place.
-template <int kElementBytes>
-struct ValueTable {
-  alignas(16) uint8_t bytes[kElementBytes][16];
+// The sixteen values of a block by the reference.
+void ValuesSlowly(Codebook codebook, FloatType type, float scale, uint8_t* values) {
+  DequantizeRef(codebook, kBlockSizeMin, type, kAllCodes.data(), &scale, 16,
+                reinterpret_cast<std::byte*>(values));
+}
 
-  ValueTable(Codebook codebook, FloatType type, float scale) {
-    std::array<uint8_t, 16 * kElementBytes> values;
-    DequantizeRef(codebook, kBlockSizeMin, type, kAllCodes.data(), &scale, 16,
-                  reinterpret_cast<std::byte*>(values.data()));
-    for (size_t i = 0; i < values.size(); ++i) {
-      bytes[i % kElementBytes][i / kElementBytes] = values[i];
+constexpr const float* ValuesOf(Codebook codebook) {
+  return codebook == Codebook::kNf4 ? kNf4Values.data() : kFp4Values.data();
+}
+
+HWY_INLINE hn::Vec<Float> Product(const float* codebook_values, size_t index, float scale) {
+  const Float d;
+  return hn::Mul(hn::LoadU(d, codebook_values + index), hn::Set(d, scale));
+}
+
+HWY_INLINE void Bf16Values(const float* codebook_values, float scale, uint16_t* values) {
+  const Int32 d;
+  const hn::Rebind<int16_t, Float> d16;
+  for (size_t i = 0; i < 16; i += hn::Lanes(d)) {
+    const auto bits = hn::BitCast(d, Product(codebook_values, i, scale));
+    const auto odd = hn::And(hn::ShiftRight<16>(bits), hn::Set(d, 1));
+    const auto rounded = hn::Add(bits, hn::Add(odd, hn::Set(d, 0x7fff)));  // To nearest even.
+    hn::StoreU(hn::DemoteTo(d16, hn::ShiftRight<16>(rounded)), d16,
+               reinterpret_cast<int16_t*>(values) + i);
+  }
+}
+
+HWY_INLINE void F16Values(const float* codebook_values, float scale, uint16_t* values) {
+  const hn::Rebind<hwy::float16_t, Float> half;
+  const hn::Rebind<uint16_t, Float> d16;
+  for (size_t i = 0; i < 16; i += hn::Lanes(Float())) {
+    hn::StoreU(hn::BitCast(d16, hn::DemoteTo(half, Product(codebook_values, i, scale))), d16,
+               values + i);
+  }
+}
+
+HWY_INLINE void F32Values(const float* codebook_values, float scale, float* values) {
+  for (size_t i = 0; i < 16; i += hn::Lanes(Float())) {
+    hn::StoreU(Product(codebook_values, i, scale), Float(), values + i);
+  }
+}
+
+// The bytes of a block's sixteen values, one vector for each place.
+template <int kElementBytes>
+struct ValueTable;
+
+template <>
+struct ValueTable<2> {
+  VBytes low, high;
+
+  HWY_INLINE ValueTable(Codebook codebook, FloatType type, float scale) {
+    alignas(64) uint16_t values[16];
+    const float* const codebook_values = ValuesOf(codebook);
+    const bool is_ordinary = scale >= kScaleMin && scale <= kScaleMax;
+    if (is_ordinary && type == FloatType::kBf16) {
+      Bf16Values(codebook_values, scale, values);
+    } else if (is_ordinary && kRoundsToF16) {
+      F16Values(codebook_values, scale, values);
+    } else {
+      ValuesSlowly(codebook, type, scale, reinterpret_cast<uint8_t*>(values));
     }
+    const Bytes d;
+    const VBytes first = hn::BitCast(d, hn::LoadU(Words(), values));
+    const VBytes second = hn::BitCast(d, hn::LoadU(Words(), values + 8));
+    low = hn::ConcatEven(d, second, first);
+    high = hn::ConcatOdd(d, second, first);
+  }
+};
+
+template <>
+struct ValueTable<4> {
+  VBytes byte0, byte1, byte2, byte3;
+
+  HWY_INLINE ValueTable(Codebook codebook, FloatType type, float scale) {
+    alignas(64) float values[16];
+    if (scale >= kScaleMin && scale <= kScaleMax) {
+      F32Values(ValuesOf(codebook), scale, values);
+    } else {
+      ValuesSlowly(codebook, type, scale, reinterpret_cast<uint8_t*>(values));
+    }
+    const Bytes d;
+    const hn::Repartition<float, Bytes> d32;
+    const auto load = [&](size_t i) HWY_ATTR { return hn::BitCast(d, hn::LoadU(d32, values + i)); };
+    const VBytes even_low = hn::ConcatEven(d, load(4), load(0));
+    const VBytes odd_low = hn::ConcatOdd(d, load(4), load(0));
+    const VBytes even_high = hn::ConcatEven(d, load(12), load(8));
+    const VBytes odd_high = hn::ConcatOdd(d, load(12), load(8));
+    byte0 = hn::ConcatEven(d, even_high, even_low);
+    byte1 = hn::ConcatEven(d, odd_high, odd_low);
+    byte2 = hn::ConcatOdd(d, even_high, even_low);
+    byte3 = hn::ConcatOdd(d, odd_high, odd_low);
   }
 };
 
@@ -53,8 +143,8 @@ struct ValueTable {
 HWY_INLINE void StoreValues(const ValueTable<2>& table, VBytes codes,
                             uint8_t* HWY_RESTRICT target) {
   const Bytes d;
-  const VBytes low = hn::TableLookupBytes(hn::Load(d, table.bytes[0]), codes);
-  const VBytes high = hn::TableLookupBytes(hn::Load(d, table.bytes[1]), codes);
+  const VBytes low = hn::TableLookupBytes(table.low, codes);
+  const VBytes high = hn::TableLookupBytes(table.high, codes);
   hn::StoreU(hn::InterleaveLower(d, low, high), d, target);
   hn::StoreU(hn::InterleaveUpper(d, low, high), d, target + 16);
 }
@@ -63,10 +153,10 @@ HWY_INLINE void StoreValues(const ValueTable<4>& table, VBytes codes,
                             uint8_t* HWY_RESTRICT target) {
   const Bytes d;
   const hn::Repartition<uint16_t, Bytes> d16;
-  const VBytes byte0 = hn::TableLookupBytes(hn::Load(d, table.bytes[0]), codes);
-  const VBytes byte1 = hn::TableLookupBytes(hn::Load(d, table.bytes[1]), codes);
-  const VBytes byte2 = hn::TableLookupBytes(hn::Load(d, table.bytes[2]), codes);
-  const VBytes byte3 = hn::TableLookupBytes(hn::Load(d, table.bytes[3]), codes);
+  const VBytes byte0 = hn::TableLookupBytes(table.byte0, codes);
+  const VBytes byte1 = hn::TableLookupBytes(table.byte1, codes);
+  const VBytes byte2 = hn::TableLookupBytes(table.byte2, codes);
+  const VBytes byte3 = hn::TableLookupBytes(table.byte3, codes);
   const auto low0 = hn::BitCast(d16, hn::InterleaveLower(d, byte0, byte1));
   const auto high0 = hn::BitCast(d16, hn::InterleaveLower(d, byte2, byte3));
   const auto low1 = hn::BitCast(d16, hn::InterleaveUpper(d, byte0, byte1));

@@ -19,7 +19,7 @@
 #include "kernels/fp4_format.h"
 #include "kernels/gpu_reciprocal.h"
 #include "kernels/nf4_format.h"
-#include "kernels/nibble_pack-inl.h"
+#include "kernels/simd_blocks-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace nibble {
@@ -54,7 +54,11 @@ alignas(64) constexpr std::array<float, 16> kFp4Search = {
 
 // The order of 16-bit floats as integers: the magnitude's bits, negated below zero. Both zeros are
 // 0.
-HWY_INLINE VInt16 Key(VInt16 bits, VInt16 magnitude) {
+HWY_INLINE VInt16 Key(VInt16 bits) {
+  const VInt16 magnitude = hn::And(bits, hn::Set(Int16(), 0x7fff));
+#if HWY_TARGET == HWY_AVX2
+  return VInt16{_mm256_sign_epi16(magnitude.raw, bits.raw)};
+#endif
   const VInt16 sign = hn::ShiftRight<15>(bits);
   return hn::Sub(hn::Xor(magnitude, sign), sign);
 }
@@ -153,14 +157,18 @@ constexpr int16_t kIndexStep = 0x0202;
 template <Codebook kCodebook, class Type>
 class Search;
 
+// Made in two steps, so that those of several blocks are in flight together: Prepare() once a block
+// has its scale, the constructor when its codes are wanted.
 template <class Type>
 class Search<Codebook::kNf4, Type> {
  public:
-  explicit Search(float scale) {
-    alignas(64) int16_t boundaries[16];
+  static HWY_INLINE void Prepare(float scale, int16_t* HWY_RESTRICT boundaries) {
     constexpr bool kIsExact = std::is_same_v<Type, Bf16>;
     FindBoundaries<Type, kIsExact>(kNf4Search, 16, scale, kIsExact ? 0 : GpuReciprocal(scale),
                                    boundaries);
+  }
+
+  explicit HWY_INLINE Search(const int16_t* boundaries) {
     const Int16 d;
     fourth_ = hn::LoadDup128(d, boundaries);
     third_ = hn::LoadDup128(d, boundaries + 8);
@@ -172,7 +180,7 @@ class Search<Codebook::kNf4, Type> {
   // Codes in the low bytes of the lanes.
   HWY_INLINE VInt16 Codes(VInt16 bits) const {
     const Int16 d;
-    const VInt16 key = Key(bits, hn::And(bits, hn::Set(d, 0x7fff)));
+    const VInt16 key = Key(bits);
     const auto bit3 = hn::Gt(key, first_);
     const auto bit2 = hn::Gt(key, hn::IfThenElse(bit3, second_high_, second_low_));
     const VInt16 index2 = hn::Add(
@@ -185,7 +193,7 @@ class Search<Codebook::kNf4, Type> {
                 hn::IfThenElse(bit1, hn::Set(d, kIndexStep - kIndexZero), hn::Set(d, -kIndexZero)));
     const auto bit0 = hn::Gt(key, hn::TableLookupBytes(fourth_, index3));
     // The low byte of an index is twice what it stands for.
-    return hn::Add(index3, hn::IfThenElseZero(bit0, hn::Set(d, 1)));
+    return hn::Sub(index3, hn::VecFromMask(d, bit0));
   }
 
  private:
@@ -195,16 +203,19 @@ class Search<Codebook::kNf4, Type> {
 template <class Type>
 class Search<Codebook::kFp4, Type> {
  public:
-  explicit Search(float scale) {
-    alignas(64) int16_t boundaries[16];
+  static HWY_INLINE void Prepare(float scale, int16_t* HWY_RESTRICT boundaries) {
     const float reciprocal = GpuReciprocal(scale);
     FindBoundaries<Type, false>(kFp4Search, 8, scale, reciprocal, boundaries);
+    boundaries[7] = SignlessMax(reciprocal);
+  }
+
+  explicit HWY_INLINE Search(const int16_t* boundaries) {
     const Int16 d;
     third_ = hn::LoadDup128(d, boundaries);
     second_low_ = hn::Set(d, boundaries[4]);
     second_high_ = hn::Set(d, boundaries[5]);
     first_ = hn::Set(d, boundaries[6]);
-    signless_ = hn::Set(d, SignlessMax(reciprocal));
+    signless_ = hn::Set(d, boundaries[7]);
   }
 
   HWY_INLINE VInt16 Codes(VInt16 bits) const {
@@ -220,7 +231,7 @@ class Search<Codebook::kFp4, Type> {
         hn::IfThenElse(bit2, hn::Set(d, kIndexZero + 2 * kIndexStep), hn::Set(d, kIndexZero)),
         hn::IfThenElseZero(bit1, hn::Set(d, kIndexStep)));
     const auto bit0 = hn::Gt(magnitude, hn::TableLookupBytes(third_, index));
-    const VInt16 rank = hn::Add(index, hn::IfThenElseZero(bit0, hn::Set(d, 1)));
+    const VInt16 rank = hn::Sub(index, hn::VecFromMask(d, bit0));
     const VInt16 low_byte = hn::And(rank, hn::Set(d, 0x00ff));
     const VInt16 code =
         hn::BitCast(d, hn::TableLookupBytes(hn::LoadDup128(d8, kOrder), hn::BitCast(d8, low_byte)));
@@ -231,7 +242,7 @@ class Search<Codebook::kFp4, Type> {
  private:
   // The largest magnitude whose product with `reciprocal` is flushed to zero, which has no sign.
   static int16_t SignlessMax(float reciprocal) {
-    if (reciprocal >= 1.0f) {
+    if (reciprocal >= 1.0f || reciprocal == 0.0f) {  // 0: a block that the fast path leaves out.
       return Type::kSubnormalMax;
     }
     int16_t low = Type::kSubnormalMax;
@@ -259,6 +270,13 @@ HWY_INLINE int16_t LargestMagnitude(const std::byte* source, int64_t block_size)
   for (int64_t i = 0; i < block_size; i += lanes) {
     largest = hn::Max(largest, hn::And(LoadBits(source + 2 * i), hn::Set(d, 0x7fff)));
   }
+#if HWY_TARGET == HWY_AVX2
+  // One instruction finds the smallest of eight; the largest magnitude has the smallest complement.
+  const __m128i eight =
+      _mm_max_epi16(_mm256_castsi256_si128(largest.raw), _mm256_extracti128_si256(largest.raw, 1));
+  const __m128i smallest = _mm_minpos_epu16(_mm_xor_si128(eight, _mm_set1_epi16(-1)));
+  return static_cast<int16_t>(~_mm_extract_epi16(smallest, 0));
+#endif
   return hn::GetLane(hn::MaxOfLanes(d, largest));
 }
 
@@ -273,36 +291,77 @@ HWY_INLINE void StoreCodes(const Search& search, const std::byte* source, int64_
     std::memcpy(codes, padded.data(), static_cast<size_t>(block_size / 2));
     return;
   }
+#if HWY_TARGET == HWY_AVX2
+  if (block_size % (4 * lanes) == 0) {
+    for (int64_t i = 0; i < block_size; i += 4 * lanes) {
+      const std::byte* const at = source + 2 * i;
+      StoreNibbles(search.Codes(LoadBits(at)), search.Codes(LoadBits(at + 2 * lanes)),
+                   search.Codes(LoadBits(at + 4 * lanes)), search.Codes(LoadBits(at + 6 * lanes)),
+                   codes + i / 2);
+    }
+    return;
+  }
+#endif
   for (int64_t i = 0; i < block_size; i += 2 * lanes) {
     StoreNibbles(search.Codes(LoadBits(source + 2 * i)),
                  search.Codes(LoadBits(source + 2 * (i + lanes))), codes + i / 2);
   }
 }
 
+// Blocks whose stages run one after the other: a stage of one block depends on the stage before it,
+// and a processor looks only a few hundred instructions ahead for others' work. 16 blocks of 64 are
+// 2 KiB of source, which stay in the first cache.
+constexpr int64_t kBatchElements = 1024;
+constexpr int64_t kBatchBlocksMax = kBatchElements / kBlockSizeMin;
+
 template <Codebook kCodebook, class Type>
-uint64_t QuantizeBlocksOf(const BlockSpan& span) {
+uint64_t QuantizeBatch(const BlockSpan& span, int64_t first_block, int64_t block_count) {
+  using BlockSearch = Search<kCodebook, Type>;
   const int64_t block_size = span.block_size;
+  const std::byte* const source = span.source + first_block * block_size * 2;
+  uint8_t* const codes = span.codes + first_block * block_size / 2;
+  int16_t magnitudes[kBatchBlocksMax];
+  alignas(64) int16_t boundaries[kBatchBlocksMax][16];
+  for (int64_t i = 0; i < block_count; ++i) {
+    magnitudes[i] = LargestMagnitude(source + i * block_size * 2, block_size);
+  }
+  for (int64_t i = 0; i < block_count; ++i) {
+    const float scale = Type::Value(magnitudes[i]);
+    span.scales[first_block + i] = scale;
+    BlockSearch::Prepare(scale, boundaries[i]);
+  }
   uint64_t first_non_finite = kAllFinite;
-  for (int64_t block = 0; block < span.full_blocks(); ++block) {
-    const std::byte* const source = span.source + block * block_size * 2;
-    uint8_t* const codes = span.codes + block * block_size / 2;
-    const int16_t magnitude = LargestMagnitude(source, block_size);
-    if (magnitude >= Type::kScaleMin && magnitude <= Type::kScaleMax) [[likely]] {
-      const float scale = Type::Value(magnitude);
-      span.scales[block] = scale;
-      StoreCodes(Search<kCodebook, Type>(scale), source, block_size, codes);
-    } else if (magnitude == 0) {
-      span.scales[block] = 0.0f;
-      std::memset(codes, 0, static_cast<size_t>(block_size / 2));
+  for (int64_t i = 0; i < block_count; ++i) {
+    if (magnitudes[i] >= Type::kScaleMin && magnitudes[i] <= Type::kScaleMax) [[likely]] {
+      StoreCodes(BlockSearch(boundaries[i]), source + i * block_size * 2, block_size,
+                 codes + i * block_size / 2);
+    } else if (magnitudes[i] == 0) {
+      std::memset(codes + i * block_size / 2, 0, static_cast<size_t>(block_size / 2));
     } else {
-      first_non_finite = std::min(
-          first_non_finite, QuantizeSlowly(span, block * block_size, (block + 1) * block_size));
+      const int64_t begin = (first_block + i) * block_size;
+      first_non_finite =
+          std::min(first_non_finite, QuantizeSlowly(span, begin, begin + block_size));
     }
   }
   return first_non_finite;
 }
 
+template <Codebook kCodebook, class Type>
+uint64_t QuantizeBlocksOf(const BlockSpan& span) {
+  const int64_t batch = std::max<int64_t>(1, kBatchElements / span.block_size);
+  uint64_t first_non_finite = kAllFinite;
+  for (int64_t block = 0; block < span.full_blocks(); block += batch) {
+    const int64_t count = std::min(batch, span.full_blocks() - block);
+    first_non_finite =
+        std::min(first_non_finite, QuantizeBatch<kCodebook, Type>(span, block, count));
+  }
+  return first_non_finite;
+}
+
 uint64_t QuantizeFullBlocks16Bit(const BlockSpan& span) {
+  if (span.type == FloatType::kF16 && !kRoundsToF16) {
+    return QuantizeSlowly(span, 0, span.full_blocks() * span.block_size);
+  }
   if (span.codebook == Codebook::kNf4) {
     return span.type == FloatType::kBf16 ? QuantizeBlocksOf<Codebook::kNf4, Bf16>(span)
                                          : QuantizeBlocksOf<Codebook::kNf4, F16>(span);

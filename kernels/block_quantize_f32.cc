@@ -16,7 +16,7 @@
 #include "kernels/fp4_format.h"
 #include "kernels/gpu_reciprocal.h"
 #include "kernels/nf4_format.h"
-#include "kernels/nibble_pack-inl.h"
+#include "kernels/simd_blocks-inl.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace nibble {

@@ -46,6 +46,7 @@ class CudaDevice final : public Device {
   absl::Status health() const override { return context_.health(); }
 
  private:
+  absl::Status WarmUp();
   absl::Status Taken(int64_t needed_bytes) const;
 
   mutable CudaContext context_;
@@ -71,6 +72,44 @@ absl::Status CudaDevice::Open() {
   pci_bus_id_ = bus_id.data();
   status.Update(context_.MakeCurrent());
   status.Update(ops_.LoadKernels());
+  if (!status.ok()) {
+    return status;
+  }
+  return WarmUp();
+}
+
+// Does everything once, on zeros: what the driver sets up at first use (queues' channels, its own
+// copy and fill kernels) is then part of the runtime reservation, not of the first load.
+absl::Status CudaDevice::WarmUp() {
+  const absl::StatusOr<DeviceSpan> memory = Allocate(kCudaTraits.granularity_bytes);
+  const absl::StatusOr<std::unique_ptr<Queue>> queue = NewQueue();
+  const absl::StatusOr<std::unique_ptr<Event>> event = NewEvent();
+  absl::Status status = memory.status();
+  status.Update(queue.status());
+  status.Update(event.status());
+  if (status.ok()) {
+    constexpr int64_t kElements = kBlockSizeDefault;
+    const DeviceSpan elements = memory->Slice(0, kElements * 2);
+    const DeviceSpan codes = memory->Slice(4_KiB, CodeBytes(kElements));
+    const DeviceSpan scales = memory->Slice(8_KiB, ScaleBytes(kElements, kElements));
+    const DeviceSpan cell = memory->Slice(12_KiB, sizeof(uint64_t));
+    std::array<std::byte, kElements* 2> zeros = {};
+    status.Update((*queue)->CopyToDevice(zeros, elements));
+    status.Update((*queue)->CopyOnDevice(elements, memory->Slice(16_KiB, elements.bytes())));
+    constexpr FloatType kType = FloatType::kBf16;
+    status.Update(ops_.Quantize(
+        **queue, {Codebook::kNf4, kElements, kType, kElements, elements, codes, scales, cell}));
+    status.Update(ops_.Dequantize(
+        **queue, {Codebook::kNf4, kElements, kType, kElements, codes, scales, elements}));
+    status.Update(ops_.FindNonFinite(**queue, {kType, kElements, elements, cell}));
+    status.Update((*queue)->CopyToHost(elements, zeros));
+    status.Update((*queue)->Record(**event));
+    status.Update((*event)->Wait());
+    status.Update((*queue)->Synchronize());
+  }
+  if (memory.ok()) {
+    Free(*memory);
+  }
   return status;
 }
 

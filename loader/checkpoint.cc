@@ -2,10 +2,9 @@
 
 #include <algorithm>
 #include <map>
-#include <optional>
 #include <utility>
 
-#include "absl/container/flat_hash_map.h"
+#include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
@@ -14,6 +13,7 @@
 #include "absl/strings/strip.h"
 #include "loader/checkpoint_index.h"
 #include "loader/printable.h"
+#include "loader/shard_reader.h"
 
 namespace nibble {
 namespace {
@@ -21,10 +21,6 @@ namespace {
 constexpr absl::string_view kConfigFileName = "config.json";
 constexpr absl::string_view kSingleFileName = "model.safetensors";
 constexpr int64_t kConfigBytesMax = int64_t{16} << 20;
-
-// Of all shards together: a bound for the memory that a hostile checkpoint can take. The headers of
-// a trillion parameters take some 30 MB.
-constexpr int64_t kHeaderBytesTotalMax = 2 * kSafetensorsHeaderBytesMax;
 
 absl::StatusOr<std::string> ReadTextFile(const CheckpointDirectory& directory,
                                          absl::string_view file_name, int64_t bytes_max) {
@@ -101,16 +97,17 @@ absl::StatusOr<std::vector<std::string>> NumberedShards(const std::vector<std::s
   return sorted;
 }
 
-// What a checkpoint's tensors lie in.
+// What a checkpoint's tensors lie in: what the index says, or, without one, the shards alone.
 struct ShardList {
-  std::vector<std::string> files;
-  std::optional<CheckpointIndex> index;
+  CheckpointIndex index;
+  bool has_index = false;
 };
 
 // The index decides if there is one; transformers would prefer a model.safetensors beside it, but
 // one of the two is then a leftover, and the index is what names all the files.
 absl::StatusOr<ShardList> FindShards(const CheckpointDirectory& directory,
                                      const std::vector<std::string>& files) {
+  ShardList list;
   if (Contains(files, kIndexFileName)) {
     const absl::StatusOr<std::string> json =
         ReadTextFile(directory, kIndexFileName, kIndexBytesMax);
@@ -121,12 +118,13 @@ absl::StatusOr<ShardList> FindShards(const CheckpointDirectory& directory,
     if (!index.ok()) {
       return index.status();
     }
-    ShardList list = {.files = index->shards, .index = {}};
     list.index = *std::move(index);
+    list.has_index = true;
     return list;
   }
   if (Contains(files, kSingleFileName)) {
-    return ShardList{.files = {std::string(kSingleFileName)}, .index = {}};
+    list.index.shards.emplace_back(kSingleFileName);
+    return list;
   }
   absl::StatusOr<std::vector<std::string>> numbered = NumberedShards(files);
   const std::string name = Printable(directory.name());
@@ -138,7 +136,8 @@ absl::StatusOr<ShardList> FindShards(const CheckpointDirectory& directory,
                                             kSingleFileName, " or model-00001-of-0000N.safetensors",
                                             ", found none of them"));
   }
-  return ShardList{.files = *std::move(numbered), .index = {}};
+  list.index.shards = *std::move(numbered);
+  return list;
 }
 
 // Errors: UNIMPLEMENTED for a checkpoint that is quantized already.
@@ -164,141 +163,22 @@ absl::StatusOr<ModelConfig> ReadConfig(const CheckpointDirectory& directory,
   return config;
 }
 
-// Reads the headers of a checkpoint's shards into it.
-class ShardReader {
- public:
-  ShardReader(Checkpoint& checkpoint, const CheckpointIndex* index)
-      : checkpoint_(checkpoint), index_(index) {}
-
-  absl::Status Read(const std::vector<std::string>& shards) {
-    for (const std::string& shard : shards) {
-      if (absl::Status status = ReadShard(shard); !status.ok()) {
-        return status;
-      }
-    }
-    return index_ == nullptr ? absl::OkStatus() : CheckAllFound();
-  }
-
- private:
-  absl::Status ReadShard(const std::string& file_name) {
-    const auto file = checkpoint_.directory->Open(file_name);
-    if (!file.ok()) {
-      return absl::IsNotFound(file.status())
-                 ? absl::DataLossError(absl::StrCat(Printable(checkpoint_.directory->name()),
-                                                    ": the shard ", file_name, " is missing"))
-                 : file.status();
-    }
-    const absl::StatusOr<FileIdentity> before = (*file)->Identify();
-    if (!before.ok()) {
-      return before.status();
-    }
-    absl::StatusOr<SafetensorsHeader> header = ReadSafetensorsHeader(file_name, **file);
-    if (!header.ok()) {
-      return header.status();
-    }
-    const absl::StatusOr<FileIdentity> after = (*file)->Identify();
-    if (!after.ok()) {
-      return after.status();
-    }
-    if (*before != *after) {
-      return absl::DataLossError(absl::StrCat(file_name, ": was changed while it was read"));
-    }
-    header_bytes_ += header->entries.empty() ? before->bytes : header->entries.front().begin_bytes;
-    if (header_bytes_ > kHeaderBytesTotalMax) {
-      return absl::ResourceExhaustedError(absl::StrCat(file_name, ": expected headers of at most ",
-                                                       kHeaderBytesTotalMax,
-                                                       " bytes in all shards together"));
-    }
-    checkpoint_.shards.push_back({.file_name = file_name, .identity = *before});
-    return AddTensors(*std::move(header));
-  }
-
-  absl::Status AddTensors(SafetensorsHeader header) {
-    const int shard_index = static_cast<int>(checkpoint_.shards.size()) - 1;
-    int unindexed_count = 0;
-    std::string first_unindexed;
-    for (SafetensorsEntry& entry : header.entries) {
-      if (absl::Status status = CheckName(entry.name, shard_index); !status.ok()) {
-        return status;
-      }
-      if (index_ != nullptr && !index_->shard_of.contains(entry.name)) {
-        // As in transformers, the index says what belongs to the model.
-        first_unindexed = unindexed_count++ == 0 ? entry.name : first_unindexed;
-        continue;
-      }
-      checkpoint_.tensors.push_back({.name = std::move(entry.name),
-                                     .shard_index = shard_index,
-                                     .dtype = entry.dtype,
-                                     .shape = std::move(entry.shape),
-                                     .file_offset = entry.begin_bytes,
-                                     .bytes = entry.bytes});
-    }
-    if (unindexed_count > 0) {
-      checkpoint_.warnings.push_back(absl::StrCat(
-          file_name(shard_index), ": ", unindexed_count, " tensors are not in ", kIndexFileName,
-          " and are ignored, the first is ", Printable(first_unindexed)));
-    }
-    return absl::OkStatus();
-  }
-
-  absl::Status CheckName(const std::string& name, int shard_index) {
-    if (HasControlCharacters(name)) {
-      return absl::InvalidArgumentError(
-          absl::StrCat(file_name(shard_index), ": tensor ", Printable(name),
-                       ": expected a name without control characters"));
-    }
-    const auto [known, is_new] = shard_of_.try_emplace(name, shard_index);
-    if (!is_new) {
-      return absl::DataLossError(absl::StrCat(file_name(shard_index), ": tensor ", Printable(name),
-                                              " is in ", file_name(known->second), " too"));
-    }
-    return absl::OkStatus();
-  }
-
-  // That every tensor of the index is in its shard; names the first that is not.
-  absl::Status CheckAllFound() const {
-    const std::string* first = nullptr;
-    for (const auto& [name, shard_index] : index_->shard_of) {
-      const auto found = shard_of_.find(name);
-      if ((found == shard_of_.end() || found->second != shard_index) &&
-          (first == nullptr || name < *first)) {
-        first = &name;
-      }
-    }
-    if (first == nullptr) {
-      return absl::OkStatus();
-    }
-    const auto found = shard_of_.find(*first);
-    return absl::DataLossError(absl::StrCat(
-        file_name(index_->shard_of.at(*first)), ": expected tensor ", Printable(*first), " as ",
-        kIndexFileName, " says, found it ",
-        found == shard_of_.end() ? "nowhere" : absl::StrCat("in ", file_name(found->second))));
-  }
-
-  const std::string& file_name(int shard_index) const {
-    return checkpoint_.shards[static_cast<size_t>(shard_index)].file_name;
-  }
-
-  Checkpoint& checkpoint_;
-  const CheckpointIndex* const index_;              // Null if the checkpoint has none.
-  absl::flat_hash_map<std::string, int> shard_of_;  // Every tensor seen.
-  int64_t header_bytes_ = 0;
-};
-
 // Mentions safetensors files that are no part of the checkpoint: adapters, another format's copy.
-void WarnOfIgnoredFiles(const std::vector<std::string>& files,
-                        const std::vector<std::string>& shards, Checkpoint& checkpoint) {
-  std::vector<std::string> ignored;
+void WarnOfIgnoredFiles(const std::vector<std::string>& files, Checkpoint& checkpoint) {
+  absl::flat_hash_set<absl::string_view> read;
+  for (const Shard& shard : checkpoint.shards) {
+    read.insert(shard.file_name);
+  }
+  std::vector<absl::string_view> ignored;
   for (const std::string& file : files) {
-    if (absl::EndsWith(file, ".safetensors") &&
-        std::find(shards.begin(), shards.end(), file) == shards.end()) {
-      ignored.push_back(Printable(file));
+    if (absl::EndsWith(file, ".safetensors") && !read.contains(file)) {
+      ignored.push_back(file);
     }
   }
   if (!ignored.empty()) {
     checkpoint.warnings.push_back(
         absl::StrCat(ignored.size(), " safetensors files are no part of the checkpoint and are ",
-                     "ignored, the first is ", ignored.front()));
+                     "ignored, the first is ", Printable(ignored.front())));
   }
 }
 
@@ -313,18 +193,18 @@ absl::StatusOr<Checkpoint> OpenCheckpoint(std::shared_ptr<const CheckpointDirect
   if (!config.ok()) {
     return config.status();
   }
-  const absl::StatusOr<ShardList> shards = FindShards(*directory, *files);
+  absl::StatusOr<ShardList> shards = FindShards(*directory, *files);
   if (!shards.ok()) {
     return shards.status();
   }
   Checkpoint checkpoint;
   checkpoint.directory = std::move(directory);
   checkpoint.config = *std::move(config);
-  const CheckpointIndex* const index = shards->index.has_value() ? &*shards->index : nullptr;
-  if (absl::Status status = ShardReader(checkpoint, index).Read(shards->files); !status.ok()) {
+  ShardReader reader(checkpoint, std::move(shards->index), shards->has_index);
+  if (absl::Status status = reader.Read(); !status.ok()) {
     return status;
   }
-  WarnOfIgnoredFiles(*files, shards->files, checkpoint);
+  WarnOfIgnoredFiles(*files, checkpoint);
   return checkpoint;
 }
 

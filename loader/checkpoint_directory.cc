@@ -83,13 +83,16 @@ class PosixDirectory : public CheckpointDirectory {
  public:
   // `path` is relative to the root; files are resolved from there, because links of the Hugging
   // Face cache lead from one directory beneath it to another.
-  PosixDirectory(FileDescriptor root_fd, bool root_is_slash, std::string path, std::string name)
+  PosixDirectory(FileDescriptor root_fd, bool root_is_slash, std::string path, std::string name,
+                 std::string canonical_name)
       : root_fd_(std::move(root_fd)),
         root_is_slash_(root_is_slash),
         path_(std::move(path)),
-        name_(std::move(name)) {}
+        name_(std::move(name)),
+        canonical_name_(std::move(canonical_name)) {}
 
   std::string name() const override { return name_; }
+  std::string canonical_name() const override { return canonical_name_; }
 
   absl::StatusOr<std::vector<std::string>> List() const override {
     absl::StatusOr<FileDescriptor> fd = OpenBeneath(root_fd_.get(), root_is_slash_, path_,
@@ -167,6 +170,7 @@ class PosixDirectory : public CheckpointDirectory {
   const bool root_is_slash_;
   const std::string path_;
   const std::string name_;
+  const std::string canonical_name_;
 };
 
 // `path` without `root` before it; "." for the root itself; nothing if it lies elsewhere. By the
@@ -232,8 +236,13 @@ absl::StatusOr<std::shared_ptr<const CheckpointDirectory>> OpenCheckpointDirecto
   if (!directory.ok()) {
     return directory.status();
   }
+  const absl::StatusOr<struct stat> info = Stat(directory->get(), what);
+  if (!info.ok()) {
+    return info.status();
+  }
+  // However many names and links lead to it, a directory has one inode.
   return std::make_shared<PosixDirectory>(std::move(root_fd), root_is_slash, std::move(relative),
-                                          shown);
+                                          shown, absl::StrCat(info->st_dev, ":", info->st_ino));
 }
 
 }  // namespace nibble

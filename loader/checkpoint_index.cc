@@ -38,7 +38,7 @@ class IndexParser {
     if (!reader_.status().ok()) {
       return reader_.status();
     }
-    if (index_.shard_of.empty()) {
+    if (index_.places.empty()) {
       return absl::DataLossError("expected tensors in weight_map, found none");
     }
     SortShards();
@@ -51,7 +51,10 @@ class IndexParser {
     std::string shard;
     reader_.EnterObject();
     while (reader_.NextMember(tensor) && reader_.ReadString(shard)) {
-      if (HasControlCharacters(tensor) || !IsPlainFileName(shard)) {
+      // Nearly every tensor lies in a shard that was seen before.
+      const auto known = shard_indexes_.find(shard);
+      if (HasControlCharacters(tensor) ||
+          (known == shard_indexes_.end() && !IsPlainFileName(shard))) {
         bad_name_ = absl::InvalidArgumentError(
             absl::StrCat("tensor ", Printable(tensor),
                          ": expected a name without control characters and a plain file name, ",
@@ -59,20 +62,22 @@ class IndexParser {
         reader_.Refuse("a bad name");
         return;
       }
-      Add(tensor, shard);
+      Add(tensor, known == shard_indexes_.end() ? AddShard(shard) : known->second);
     }
   }
 
-  void Add(const std::string& tensor, const std::string& shard) {
-    const auto [known, is_new] =
-        shard_indexes_.try_emplace(shard, static_cast<int>(index_.shards.size()));
-    if (is_new) {
-      index_.shards.push_back(shard);
-    }
-    if (!index_.shard_of.try_emplace(tensor, known->second).second) {
+  int AddShard(const std::string& shard) {
+    const auto shard_index = static_cast<int>(index_.shards.size());
+    index_.shards.push_back(shard);
+    shard_indexes_.emplace(shard, shard_index);
+    return shard_index;
+  }
+
+  void Add(const std::string& tensor, int shard_index) {
+    if (!index_.places.try_emplace(tensor, TensorPlace{.indexed_shard = shard_index}).second) {
       reader_.Refuse(absl::StrCat("tensor ", Printable(tensor), " stands twice"));
     }
-    if (index_.shards.size() > kShardsMax || index_.shard_of.size() > kIndexTensorsMax) {
+    if (index_.shards.size() > kShardsMax || index_.places.size() > kIndexTensorsMax) {
       reader_.Refuse(absl::StrCat("expected at most ", kShardsMax, " shards and ", kIndexTensorsMax,
                                   " tensors"));
     }
@@ -85,8 +90,8 @@ class IndexParser {
     for (size_t i = 0; i < index_.shards.size(); ++i) {
       sorted_index[static_cast<size_t>(shard_indexes_.at(index_.shards[i]))] = static_cast<int>(i);
     }
-    for (auto& [tensor, shard] : index_.shard_of) {
-      shard = sorted_index[static_cast<size_t>(shard)];
+    for (auto& [tensor, place] : index_.places) {
+      place.indexed_shard = sorted_index[static_cast<size_t>(place.indexed_shard)];
     }
   }
 

@@ -19,9 +19,15 @@ inline constexpr int64_t kIndexBytesMax = int64_t{128} << 20;
 inline constexpr size_t kIndexTensorsMax = 1 << 20;
 inline constexpr size_t kShardsMax = 10'000;
 
+// Where a tensor should be and where it was found: indices of shards, -1 for nowhere.
+struct TensorPlace {
+  int indexed_shard = -1;
+  int found_shard = -1;  // For whoever reads the shards.
+};
+
 struct CheckpointIndex {
-  std::vector<std::string> shards;                 // Plain file names, sorted.
-  absl::flat_hash_map<std::string, int> shard_of;  // Tensor name → index in `shards`.
+  std::vector<std::string> shards;                       // Plain file names, sorted.
+  absl::flat_hash_map<std::string, TensorPlace> places;  // By tensor name.
 };
 
 // Errors: DATA_LOSS for malformed JSON (limits above, depth 64), a tensor that stands twice, or no

@@ -1,24 +1,15 @@
 #include "loader/synthetic_checkpoint.h"
 
-#include <fcntl.h>
-#include <sys/stat.h>
-#include <sys/statvfs.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cerrno>
 #include <cstddef>
-#include <filesystem>
-#include <memory>
 #include <span>
-#include <system_error>
 #include <utility>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
-#include "kernels/error_details.h"
+#include "loader/new_directory.h"
 #include "loader/safetensors.h"
 #include "loader/synthetic_shapes.h"
 #include "loader/synthetic_tokenizer.h"
@@ -28,159 +19,6 @@ namespace nibble {
 namespace {
 
 constexpr int64_t kShardBytesMax = 5'000'000'000;  // As transformers cuts them.
-
-absl::Status ErrnoError(int error, const std::string& path, const char* what) {
-  // A limit of the file's size is a full disk to the one who asked.
-  if (error == ENOSPC || error == EDQUOT || error == EFBIG) {
-    ErrorDetails details;
-    details.reason = "DISK_FULL";
-    details.resource = path;
-    return WithDetails(
-        absl::ResourceExhaustedError(absl::StrCat(path, ": no space left while ", what)), details);
-  }
-  return absl::ErrnoToStatus(error, absl::StrCat(path, ": ", what));
-}
-
-// A new file, closed on destruction. One thread.
-class NewFile {
- public:
-  static absl::StatusOr<NewFile> Create(std::string path) {
-    const int descriptor = open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
-    if (descriptor < 0) {
-      return ErrnoError(errno, path, "creating it");
-    }
-    return NewFile(std::move(path), descriptor);
-  }
-  NewFile(NewFile&& other) noexcept
-      : path_(std::move(other.path_)), descriptor_(std::exchange(other.descriptor_, -1)) {}
-  NewFile& operator=(NewFile&&) = delete;
-  ~NewFile() {
-    if (descriptor_ >= 0) {
-      close(descriptor_);
-    }
-  }
-
-  absl::Status Append(std::span<const std::byte> bytes) {
-    while (!bytes.empty()) {
-      const ssize_t count = write(descriptor_, bytes.data(), bytes.size());
-      if (count < 0 && errno == EINTR) {
-        continue;
-      }
-      if (count <= 0) {
-        return ErrnoError(count < 0 ? errno : ENOSPC, path_, "writing");
-      }
-      bytes = bytes.subspan(static_cast<size_t>(count));
-    }
-    return absl::OkStatus();
-  }
-  absl::Status Append(absl::string_view text) {
-    return Append(std::as_bytes(std::span<const char>(text.data(), text.size())));
-  }
-
-  // Lengthens the file by a hole.
-  absl::Status AppendHole(int64_t bytes) {
-    const off_t end = lseek(descriptor_, 0, SEEK_END);
-    if (end < 0 || ftruncate(descriptor_, end + bytes) != 0) {
-      return ErrnoError(errno, path_, "making a sparse file");
-    }
-    return absl::OkStatus();
-  }
-
-  // Some file systems tell only now that the disk was full.
-  absl::Status Close() {
-    return close(std::exchange(descriptor_, -1)) == 0 ? absl::OkStatus()
-                                                      : ErrnoError(errno, path_, "closing");
-  }
-
- private:
-  NewFile(std::string path, int descriptor) : path_(std::move(path)), descriptor_(descriptor) {}
-
-  std::string path_;
-  int descriptor_;
-};
-
-// The directory that is written; what was made in it goes again unless Keep() is called.
-class Target {
- public:
-  explicit Target(std::string path) : path_(std::move(path)) {}
-  ~Target() {
-    if (kept_) {
-      return;
-    }
-    for (const std::string& made : made_) {
-      unlink(made.c_str());
-    }
-    if (made_directory_) {
-      rmdir(path_.c_str());
-    }
-  }
-  Target(const Target&) = delete;
-  Target& operator=(const Target&) = delete;
-
-  absl::Status Make() {
-    std::error_code error;
-    made_directory_ = std::filesystem::create_directories(path_, error);
-    if (error) {
-      return ErrnoError(error.value(), path_, "making the directory");
-    }
-    const bool empty = std::filesystem::is_empty(path_, error);
-    if (error) {
-      return ErrnoError(error.value(), path_, "listing the directory");
-    }
-    return empty ? absl::OkStatus()
-                 : absl::AlreadyExistsError(absl::StrCat(path_,
-                                                         ": expected no directory or an "
-                                                         "empty one, found files in it"));
-  }
-
-  absl::Status CheckSpace(int64_t needed_bytes) const {
-    struct statvfs info = {};
-    if (statvfs(path_.c_str(), &info) != 0) {
-      return ErrnoError(errno, path_, "asking for free space");
-    }
-    const double free_bytes =
-        static_cast<double>(info.f_bavail) * static_cast<double>(info.f_frsize);
-    if (static_cast<double>(needed_bytes) <= free_bytes) {
-      return absl::OkStatus();
-    }
-    ErrorDetails details;
-    details.reason = "DISK_FULL";
-    details.resource = path_;
-    return WithDetails(
-        absl::ResourceExhaustedError(absl::StrFormat("%s: needs %d bytes of disk, %.0f are free",
-                                                     path_, needed_bytes, free_bytes)),
-        details);
-  }
-
-  absl::StatusOr<NewFile> Create(const std::string& file_name) {
-    std::string path = absl::StrCat(path_, "/", file_name);
-    absl::StatusOr<NewFile> file = NewFile::Create(path);
-    if (file.ok()) {
-      made_.push_back(std::move(path));
-    }
-    return file;
-  }
-
-  absl::Status WriteText(const std::string& file_name, absl::string_view text) {
-    absl::StatusOr<NewFile> file = Create(file_name);
-    if (!file.ok()) {
-      return file.status();
-    }
-    absl::Status status = file->Append(text);
-    if (status.ok()) {
-      status = file->Close();
-    }
-    return status;
-  }
-
-  void Keep() { kept_ = true; }
-
- private:
-  const std::string path_;
-  bool made_directory_ = false;
-  bool kept_ = false;
-  std::vector<std::string> made_;
-};
 
 int64_t TensorBytes(const SyntheticTensor& tensor) {
   return ElementCount(tensor) * DtypeBits(tensor.dtype) / 8;
@@ -223,7 +61,7 @@ std::string ShardName(size_t index, size_t count) {
 // Writes one model. Belongs to one call.
 class Writer {
  public:
-  Writer(const SyntheticModel& model, const SyntheticOptions& options, Target& target,
+  Writer(const SyntheticModel& model, const SyntheticOptions& options, NewDirectory& target,
          SyntheticProgress progress)
       : model_(model),
         options_(options),
@@ -322,7 +160,7 @@ class Writer {
 
   const SyntheticModel& model_;
   const SyntheticOptions options_;
-  Target& target_;
+  NewDirectory& target_;
   const SyntheticProgress progress_;
   const int64_t data_bytes_;
   SyntheticValues values_;
@@ -360,7 +198,7 @@ absl::Status WriteSyntheticCheckpoint(absl::string_view shape_name, const std::s
         absl::StrCat("no shape '", shape_name, "'; there are ", absl::StrJoin(names, ", ")));
   }
   const SyntheticModel model = MakeSyntheticModel(shape_name);
-  Target target(directory);
+  NewDirectory target(directory);
   absl::Status status = target.Make();
   if (status.ok()) {
     status = target.CheckSpace(DiskBytes(model, options.sparse));

@@ -184,7 +184,7 @@ absl::StatusOr<std::unique_ptr<Daemon>> StartDaemon(const DaemonOptions& options
   auto daemon = std::make_unique<Daemon>(logger, *std::move(chosen), *registry);
   FrontOptions front;
   front.listen = options.listen;
-  front.http_listen = options.http_listen;
+  front.http_listen = options.http_listen == "off" ? "" : options.http_listen;
   front.insecure = options.insecure;
   front.connections_max = options.max_connections;
   front.port_file = options.port_file;

@@ -28,7 +28,7 @@ struct DaemonOptions {
   int64_t staging_bytes = kStagingBytesDefault;
   std::vector<std::string> model_roots;
   std::string listen = "127.0.0.1:50051";      // gRPC. Port 0: any free one, see port files.
-  std::string http_listen = "127.0.0.1:8080";  // Empty: no HTTP.
+  std::string http_listen = "127.0.0.1:8080";  // "off": no HTTP.
   bool insecure = false;  // Allows a listen address that others can reach, without TLS.
   int max_loads = 2;
   int reader_threads = 0;      // 0: as many as suit the device.

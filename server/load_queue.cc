@@ -113,6 +113,7 @@ void LoadQueue::Stop() {
 void LoadQueue::Run() {
   for (;;) {
     EntryPointer entry;
+    std::shared_ptr<const CheckpointDirectory> directory;
     {
       MutexLock lock(table_.mutex());
       while (waiting_.empty() && !stopping_) {
@@ -123,30 +124,35 @@ void LoadQueue::Run() {
       }
       entry = std::move(waiting_.front());
       waiting_.pop_front();
+      directory = std::move(entry->directory);
       ++running_count_;
     }
-    RunOne(entry);
+    absl::StatusOr<std::unique_ptr<Weights>> weights = CarryOut(entry, std::move(directory));
+    TellWhy(weights.status());
+    Finish(entry, std::move(weights));
     MutexLock lock(table_.mutex());
     --running_count_;
   }
 }
 
-void LoadQueue::RunOne(const EntryPointer& entry) {
-  absl::StatusOr<std::unique_ptr<Weights>> weights = CarryOut(entry);
-  if (!weights.ok()) {
-    if (weights.status().code() == absl::StatusCode::kResourceExhausted) {
-      table_.TellRefused(DetailsOf(weights.status()).reason);
-    }
-    if (absl::Status health = device_.health(); !health.ok()) {
-      table_.TellDeviceBroken(std::move(health));
-    }
+void LoadQueue::TellWhy(const absl::Status& failure) {
+  if (failure.ok()) {
+    return;
   }
-  Finish(entry, std::move(weights));
+  // Without a reason it was no limit of ours but one of the system's.
+  const std::string reason = DetailsOf(failure).reason;
+  if (absl::IsResourceExhausted(failure) && !reason.empty()) {
+    table_.TellRefused(reason);
+  }
+  if (absl::Status health = device_.health(); !health.ok()) {
+    table_.TellDeviceBroken(std::move(health));
+  }
 }
 
-absl::StatusOr<std::unique_ptr<Weights>> LoadQueue::CarryOut(const EntryPointer& entry) {
+absl::StatusOr<std::unique_ptr<Weights>> LoadQueue::CarryOut(
+    const EntryPointer& entry, std::shared_ptr<const CheckpointDirectory> directory) {
   absl::StatusOr<PlannedCheckpoint> planned =
-      OpenAndPlan(entry->directory, entry->request.quantization, entry->request.serving,
+      OpenAndPlan(std::move(directory), entry->request.quantization, entry->request.serving,
                   device_.traits(), options_.staging_bytes);
   if (!planned.ok()) {
     return planned.status();

@@ -52,11 +52,12 @@ class LoadQueue {
 
  private:
   void Run();
-  void RunOne(const EntryPointer& entry);
-  absl::StatusOr<std::unique_ptr<Weights>> CarryOut(const EntryPointer& entry);
+  absl::StatusOr<std::unique_ptr<Weights>> CarryOut(
+      const EntryPointer& entry, std::shared_ptr<const CheckpointDirectory> directory);
   absl::StatusOr<VramBudget::Reservation> Begin(const EntryPointer& entry,
                                                 const std::shared_ptr<const LoadPlan>& plan);
   absl::Status CheckDeviceHasRoom(const ModelEntry& entry, const LoadPlan& plan);
+  void TellWhy(const absl::Status& failure);
   void Finish(const EntryPointer& entry, absl::StatusOr<std::unique_ptr<Weights>> weights);
 
   ModelTable& table_;

@@ -31,7 +31,6 @@ struct ModelEntry {
   // Constant after construction.
   const LoadRequest request;
   const std::string canonical_source;
-  const std::shared_ptr<const CheckpointDirectory> directory;
 
   // Own synchronization.
   LoadMeter meter;
@@ -42,6 +41,7 @@ struct ModelEntry {
   int64_t announced_bytes = 0;
 
   // Guarded by the table's mutex.
+  std::shared_ptr<const CheckpointDirectory> directory;  // Until the load takes it.
   ModelState state = ModelState::kQueued;
   bool pinned = false;
   bool detached = false;

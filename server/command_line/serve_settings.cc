@@ -75,7 +75,7 @@ SettingGroup NetworkSettings(DaemonOptions* daemon) {
       {TextSetting("listen", "HOST:PORT", "Address for gRPC. Port 0 takes a free one.",
                    &daemon->listen),
        TextSetting("http-listen", "HOST:PORT",
-                   "Address for HTTP: /metrics, /healthz, /readyz. Empty (--http-listen=): none.",
+                   "Address for HTTP: /metrics, /healthz, /readyz; `off` for none.",
                    &daemon->http_listen),
        SwitchSetting("insecure",
                      "Allows addresses that other machines can reach, although nothing asks who "

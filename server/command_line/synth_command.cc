@@ -22,14 +22,20 @@ struct SynthOptions {
   SyntheticOptions synthetic;
 };
 
+// "8.03 B", as model names count.
+std::string WeightCount(int64_t count) {
+  const double billions = static_cast<double>(count) / 1e9;
+  return billions < 0.1 ? absl::StrFormat("%.0f M", 1000 * billions)
+                        : absl::StrFormat("%.2f B", billions);
+}
+
 int ListShapes() {
   TextTable table({TextTable::Align::kLeft, TextTable::Align::kRight, TextTable::Align::kRight,
                    TextTable::Align::kLeft});
   table.AddRow({"SHAPE", "WEIGHTS", "DATA", ""});
   for (const SyntheticShapeInfo& shape : ListSyntheticShapes()) {
-    table.AddRow({shape.name,
-                  absl::StrFormat("%.2f B", static_cast<double>(shape.parameter_count) / 1e9),
-                  FormatData(shape.data_bytes), shape.description});
+    table.AddRow({shape.name, WeightCount(shape.parameter_count), FormatData(shape.data_bytes),
+                  shape.description});
   }
   std::fputs(table.Render().c_str(), stdout);
   return kExitDone;
@@ -45,7 +51,8 @@ int RunSynth(const SynthOptions& options) {
     return kExitUsage;
   }
   const InterruptGuard interrupt([] {});
-  ProgressPrinter printer(stderr, options.shape, false);
+  // Holes are written in no time, and at no rate that means anything.
+  ProgressPrinter printer(stderr, options.shape, options.synthetic.sparse);
   const absl::Time start = absl::Now();
   int64_t total_bytes = 0;
   const absl::Status status =

@@ -150,7 +150,7 @@ TEST_F(CheckpointTest, RefusesATensorThatTwoShardsHold) {
   tiny.Add("b", {4}, Dtype::kF32, "", 0);
   tiny.Write(model());
   ExpectRefused(absl::StatusCode::kDataLoss,
-                "model-00002-of-00002.safetensors: tensor \"a\" is in "
+                "model-00002-of-00002.safetensors: tensor \"a\": is in "
                 "model-00001-of-00002.safetensors too");
 }
 

@@ -68,7 +68,8 @@ TEST_P(GoldenModelsTest, QuantizesTheParametersThatItsListNames) {
   }
   EXPECT_EQ(quantized, golden.at("quantized").get<std::set<std::string>>());
   EXPECT_EQ(kept, golden.at("kept").get<std::set<std::string>>());
-  // The text model alone is loaded; its list does not know the rest of a vision-language checkpoint.
+  // The text model alone is loaded; its list does not know the rest of a vision-language
+  // checkpoint.
   EXPECT_THAT(skipped, testing::Each(testing::AnyOf(testing::StartsWith("model.visual."),
                                                     testing::StartsWith("mtp."))));
   EXPECT_THAT(plan->warnings, testing::IsEmpty());

@@ -42,13 +42,30 @@ int64_t Median(std::vector<int64_t> values) {
   return values[values.size() / 2];
 }
 
+// Keeps nothing: what a test records would count as growth.
+class SilentObserver final : public RegistryObserver {
+ public:
+  void OnStateChanged(const ModelInfo&) override {}
+  void OnRead(int64_t) override {}
+  void OnLoadFinished(const ModelInfo&, const absl::Status&) override {}
+  void OnRefused(absl::string_view) override {}
+  void OnDeviceBroken(const absl::Status&) override {}
+};
+
 class ModelCycleTest : public RegistryFixture {
  protected:
+  ModelCycleTest() {
+    registry_ = std::make_unique<ModelRegistry>(device_, budget_, options_, silent_);
+  }
+  ~ModelCycleTest() override { registry_.reset(); }
+
   void Cycle() {
     LoadReady(Request("llama"));
     ASSERT_TRUE(Unload("llama").ok());
     ExpectEmptyLedger();
   }
+
+  SilentObserver silent_;
 };
 
 TEST_F(ModelCycleTest, AThousandCyclesLeaveNothingBehind) {

@@ -66,6 +66,8 @@ TEST_F(ModelRegistryTest, TheSameDirectoryInOtherWordsIsTheSameSpec) {
   LoadReady(Request("llama"));
   EXPECT_TRUE(TryStart(Request("llama", (root_.path() / "tiny").string())).ok());
   EXPECT_TRUE(TryStart(Request("llama", "other/../tiny")).ok());
+  std::filesystem::create_directory_symlink("tiny", root_.path() / "link");
+  EXPECT_TRUE(TryStart(Request("llama", "link")).ok());
 }
 
 TEST_F(ModelRegistryTest, AnotherSpecUnderTheSameNameAlreadyExists) {

@@ -1,0 +1,120 @@
+// How fast one core quantizes and dequantizes, beside memcpy of the same bytes in the same run.
+//
+//   quantize_bench [SOURCE_MIB [ROUNDS]]      default 256 11
+//
+// "GB/s" counts the 16- or 32-bit bytes; "of memcpy" is the share of copying those bytes from and
+// to memory; "in cache" is the rate on 256 KiB. Processor time, medians, spread from 10 % to 90 %.
+
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+#include <random>
+
+#include "kernels/block_quantize.h"
+#include "kernels/block_quantize_ref.h"
+#include "kernels/bytes.h"
+#include "tests/bench/interleaved_timer.h"
+
+namespace nibble {
+namespace {
+
+constexpr int64_t kBlockSize = 64;
+constexpr int64_t kCachedBytes = 256_KiB;
+
+struct Buffers {
+  std::vector<std::byte> source;
+  std::vector<std::byte> copy;
+  std::vector<uint8_t> codes;
+  std::vector<float> scales;
+};
+
+const char* NameOf(FloatType type) {
+  return type == FloatType::kBf16 ? "bf16" : type == FloatType::kF16 ? "f16" : "f32";
+}
+
+Buffers NormalData(FloatType type, int64_t bytes) {
+  Buffers buffers;
+  const int64_t count = bytes / BytesPerElement(type);
+  buffers.source.resize(static_cast<size_t>(bytes));
+  buffers.copy.resize(static_cast<size_t>(bytes));
+  buffers.codes.resize(static_cast<size_t>(CodeBytes(count)));
+  buffers.scales.resize(static_cast<size_t>(BlockCount(count, kBlockSize)));
+  std::mt19937 random(1);
+  std::normal_distribution<float> normal(0.0f, 0.02f);
+  const int64_t period = std::min<int64_t>(count, 1 << 20);
+  for (int64_t index = 0; index < period; ++index) {
+    StoreElement(type, normal(random), buffers.source.data(), index);
+  }
+  const int64_t period_bytes = period * BytesPerElement(type);
+  for (int64_t at = period_bytes; at < bytes; at += period_bytes) {
+    std::memcpy(buffers.source.data() + at, buffers.source.data(),
+                static_cast<size_t>(std::min(period_bytes, bytes - at)));
+  }
+  return buffers;
+}
+
+void Quantize(Buffers& buffers, Codebook codebook, FloatType type, int64_t bytes) {
+  QuantizeBlocks(codebook, kBlockSize, type, buffers.source.data(), bytes / BytesPerElement(type),
+                 buffers.codes.data(), buffers.scales.data());
+}
+
+void Dequantize(Buffers& buffers, Codebook codebook, FloatType type, int64_t bytes) {
+  DequantizeBlocks(codebook, kBlockSize, type, buffers.codes.data(), buffers.scales.data(),
+                   bytes / BytesPerElement(type), buffers.copy.data());
+}
+
+void Bench(FloatType type, int64_t bytes, int rounds) {
+  Buffers buffers = NormalData(type, bytes);
+  const int64_t cached_rounds = std::max<int64_t>(1, bytes / kCachedBytes / 4);
+  std::vector<TimedWork> works;
+  works.push_back({"memcpy", [&] {
+                     std::memcpy(buffers.copy.data(), buffers.source.data(), buffers.copy.size());
+                   }});
+  for (const Codebook codebook : {Codebook::kNf4, Codebook::kFp4}) {
+    const std::string name = codebook == Codebook::kNf4 ? "nf4" : "fp4";
+    works.push_back(
+        {name + " quantize", [&, codebook] { Quantize(buffers, codebook, type, bytes); }});
+    works.push_back({name + " quantize in cache", [&, codebook] {
+                       for (int64_t i = 0; i < cached_rounds; ++i) {
+                         Quantize(buffers, codebook, type, kCachedBytes);
+                       }
+                     }});
+    works.push_back(
+        {name + " dequantize", [&, codebook] { Dequantize(buffers, codebook, type, bytes); }});
+  }
+  works.push_back({"find non-finite", [&] {
+                     FindFirstNonFinite(type, buffers.source.data(), bytes / BytesPerElement(type));
+                   }});
+  TimeInterleaved(works, rounds, ThreadSeconds);
+  for (const TimedWork& work : works) {
+    const bool in_cache = work.name.ends_with("in cache");
+    const double work_bytes = static_cast<double>(in_cache ? cached_rounds * kCachedBytes : bytes);
+    std::printf("%-5s %-22s %7.2f GB/s  (%.2f to %.2f)", NameOf(type), work.name.c_str(),
+                work_bytes / work.MedianSeconds() * 1e-9, work_bytes / work.SecondsAt(0.9) * 1e-9,
+                work_bytes / work.SecondsAt(0.1) * 1e-9);
+    if (!in_cache) {
+      std::printf("  %.2f of memcpy", works.front().MedianSeconds() / work.MedianSeconds());
+    }
+    std::printf("\n");
+  }
+}
+
+}  // namespace
+}  // namespace nibble
+
+int main(int argc, char** argv) {
+  const int64_t mib = argc > 1 ? std::atoll(argv[1]) : 256;
+  const int rounds = argc > 2 ? std::atoi(argv[2]) : 11;
+  if (mib < 1 || mib > 4096 || rounds < 1) {
+    std::fprintf(stderr, "usage: quantize_bench [SOURCE_MIB [ROUNDS]]\n");
+    return 2;
+  }
+  std::printf("one core, %s, %lld MiB of source, block %lld, median of %d\n",
+              nibble::SimdLevelName(), static_cast<long long>(mib),
+              static_cast<long long>(nibble::kBlockSize), rounds);
+  for (const nibble::FloatType type :
+       {nibble::FloatType::kBf16, nibble::FloatType::kF16, nibble::FloatType::kF32}) {
+    nibble::Bench(type, mib * nibble::operator""_MiB(1), rounds);
+  }
+  return 0;
+}

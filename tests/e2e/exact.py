@@ -1,0 +1,139 @@
+"""Plans are exact: a load's allocations peak at the plan's peak; a budget of that peak is enough; of
+one byte less it is refused before any tensor data is read.
+
+As a test: every checkpoint of tests/data, and every synthetic shape (those that would fill the
+machine are planned and refused, not loaded). `exact.py SHAPE|DIRECTORY...` carries all of it out for
+what is named, loads included, whatever its size, and prints figures.
+"""
+
+import os
+import shutil
+import sys
+import tempfile
+import time
+
+from harness import BINARY, DATA, DEMO, Case, Daemon, main, nibble, plan
+
+MODELS = sorted(os.listdir(os.path.join(DATA, "models")))
+STAGING = ["--staging", "4MiB"]
+# Loaded in full by the test: the others' weights would fill a small machine, or its minutes.
+LOADED_SHAPES_BYTES_MAX = 3 << 30
+
+
+def shapes():
+    """Name and bytes of data of every synthetic shape."""
+    lines = nibble("synth", "--list").out.splitlines()[1:]
+    units = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}
+    found = {}
+    for line in lines:
+        name, _, _, size, unit = line.split()[:5]
+        found[name] = int(float(size) * units[unit])
+    return found
+
+
+def check_refusal(case, source, peak_bytes, *flags):
+    """One byte less than the peak: refused with all figures, nothing read, nothing left."""
+    with Daemon(*flags, "--vram-budget", peak_bytes - 1) as daemon:
+        answer = case.assert_refused(
+            daemon.load("m", source), "RESOURCE_EXHAUSTED",
+            f"{peak_bytes:,} bytes", f"{peak_bytes - 1:,} bytes", "what would help")
+        case.assertRegex(answer.err, r"short +1 B +1 bytes")
+        case.assertRegex(answer.err, r"what would help:\n    \* ")
+        case.assertEqual(daemon.metric("nibble_checkpoint_read_bytes_total"), 0)
+        case.assert_ledger_empty(daemon)
+
+
+def check_load(case, source, planned, *flags):
+    """A budget of exactly the peak: loads, and the ledger's high-water mark is that peak."""
+    peak_bytes = planned["peak_bytes"]
+    with Daemon(*flags, "--vram-budget", peak_bytes) as daemon:
+        start = time.monotonic()
+        answer = case.assert_done(daemon.run("load", "m", source, "--json", timeout=3000))
+        seconds = time.monotonic() - start
+        memory = daemon.memory()
+        case.assertEqual(int(answer.json()["peak_bytes"]), peak_bytes)
+        case.assertEqual(memory["peak_allocated_bytes"], peak_bytes)
+        case.assertEqual(memory["allocated_bytes"], planned["resident_bytes"])
+        case.assertEqual(daemon.metric("nibble_model_plan_error_bytes", 'model="m"'), 0)
+        with open(f"/proc/{daemon.process.pid}/status", encoding="utf-8") as status:
+            high_water = next(line.split()[1] for line in status if line.startswith("VmHWM"))
+        case.assert_done(daemon.run("unload", "m"))
+        case.assert_ledger_empty(daemon)
+    return seconds, int(high_water) * 1024
+
+
+class ExactTest(Case):
+    def check(self, source):
+        planned = plan(source, *STAGING)
+        check_load(self, source, planned, *STAGING)
+        check_refusal(self, source, planned["peak_bytes"], *STAGING)
+
+    def test_checkpoints_of_every_family(self):
+        self.assertGreater(len(MODELS), 10)
+        for name in MODELS:
+            with self.subTest(model=name):
+                self.check(os.path.join(DATA, "models", name))
+
+    def test_the_demo_model(self):
+        self.check(DEMO)
+
+    def test_every_synthetic_shape(self):
+        found = shapes()
+        self.assertIn("dense-35b", found)
+        for shape, data_bytes in found.items():
+            with self.subTest(shape=shape):
+                small = data_bytes < LOADED_SHAPES_BYTES_MAX
+                source = self.synth(shape, *([] if data_bytes < 10**8 else ["--sparse"]))
+                if small:
+                    self.check(source)
+                else:
+                    check_refusal(self, source, plan(source, *STAGING)["peak_bytes"], *STAGING)
+                shutil.rmtree(source)
+
+    def test_two_loads_side_by_side(self):
+        sources = {"a": self.synth("llama-1b", "--sparse"), "b": DEMO}
+        planned = {name: plan(source, *STAGING) for name, source in sources.items()}
+        both = sum(each["peak_bytes"] for each in planned.values())
+        with Daemon(*STAGING, "--vram-budget", both, "--max-loads", "2") as daemon:
+            commands = [daemon.start("load", name, source) for name, source in sources.items()]
+            self.assertEqual([command.wait(timeout=120) for command in commands], [0, 0])
+            for command in commands:
+                command.communicate()
+            models = daemon.models()
+            for name, each in planned.items():
+                self.assertEqual(models[name]["peak_bytes"], each["peak_bytes"], name)
+            self.assertLessEqual(daemon.memory()["peak_allocated_bytes"], both)
+
+    def test_the_rounding_of_a_gpu_shows_in_its_plan(self):
+        host, cuda = plan(DEMO), plan(DEMO, "--device", "cuda")
+        self.assertEqual(cuda["weights_bytes"] % (2 << 20), 0)
+        self.assertGreaterEqual(cuda["weights_bytes"], host["weights_bytes"])
+        self.assertEqual(cuda["tensors"], host["tensors"])
+
+
+def run_in_full(names):
+    """What the test does with a checkpoint, for those named; prints figures. Real data with --real."""
+    real = "--real" in names
+    case = Case()
+    for name in [name for name in names if name != "--real"]:
+        scratch = tempfile.mkdtemp(prefix="nibble-exact-")
+        try:
+            source = name
+            if not os.path.isdir(name):
+                source = os.path.join(scratch, name)
+                written = nibble("synth", name, source, *([] if real else ["--sparse"]), timeout=3000)
+                case.assert_done(written)
+            planned = plan(source, "--weights-only")
+            check_refusal(case, source, planned["peak_bytes"])
+            seconds, high_water = check_load(case, source, planned)
+            print(f"{name}: source {planned['source_bytes'] / 1e9:.2f} GB, "
+                  f"peak {planned['peak_bytes']:,} bytes = plan, {seconds:.2f} s, "
+                  f"{planned['source_bytes'] / seconds / 1e9:.2f} GB/s, VmHWM {high_water:,} bytes, "
+                  f"{100 * planned['quantized_ratio']:.2f} % in 4 bits", flush=True)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_in_full(sys.argv[1:]) if sys.argv[1:] else main())

@@ -1,0 +1,41 @@
+#!/usr/bin/env bash
+# Runs the libFuzzer targets of build/fuzz (preset `fuzz`), one after the other at low priority:
+#   tests/fuzz/run.sh SECONDS [TARGET...]     targets: safetensors_header index config
+# Starts from the test data, keeps what it learns in build/fuzz/corpus, and leaves an input that
+# fails in build/fuzz/findings. Time: SECONDS for each target.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+if [[ $# -lt 1 ]]; then
+  echo "usage: tests/fuzz/run.sh SECONDS [safetensors_header|index|config]..." >&2
+  exit 2
+fi
+seconds=$1
+shift
+targets=("$@")
+if [[ ${#targets[@]} -eq 0 ]]; then
+  targets=(safetensors_header index config)
+fi
+
+seed() {  # seed TARGET CORPUS: copies the test data that suits the target.
+  local file
+  case $1 in
+    safetensors_header) find tests/data/safetensors -name '*.safetensors' -size -64k ;;
+    index) find tests/data -name 'model.safetensors.index.json' ;;
+    config) find tests/data -name config.json ;;
+    *) echo "run.sh: no such target: $1" >&2; return 2 ;;
+  esac | while read -r file; do
+    cp -- "$file" "$2/seed-$(sha256sum "$file" | cut -c1-16)"
+  done
+}
+
+for target in "${targets[@]}"; do
+  corpus=build/fuzz/corpus/$target
+  mkdir -p "$corpus" build/fuzz/findings
+  seed "$target" "$corpus"
+  nice -n 10 "build/fuzz/bin/${target}_fuzz" "$corpus" \
+    -dict="tests/fuzz/dictionaries/$target.dict" \
+    -artifact_prefix="build/fuzz/findings/$target-" \
+    -max_total_time="$seconds" -max_len=65536 -timeout=10 -rss_limit_mb=2048 -malloc_limit_mb=1024 \
+    -print_final_stats=1
+done
