@@ -13,7 +13,7 @@ build=(
   prometheus-cpp-dev protobuf-compiler protobuf-compiler-grpc python3 zlib1g-dev
 )
 # What tests/ci.sh checks with.
-check=(clang-14 clang-format-14 clang-tidy-14 prometheus)
+check=(clang-14 clang-format-14 clang-tidy-14 libclang-rt-14-dev patchelf prometheus)
 
 case "${1:-all}" in
   build) wanted=("${build[@]}") ;;

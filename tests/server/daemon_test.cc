@@ -97,8 +97,8 @@ TEST_F(DaemonTest, ServesUntilSigtermAndExitsWithZero) {
   EXPECT_THAT(HttpGet(port, "/metrics"), HasSubstr("nibble_vram_budget_bytes{device=\"host\"} "));
   kill(child_, SIGTERM);
   EXPECT_EQ(AwaitExitCode(), 0);
-  EXPECT_THAT(Log(), HasSubstr("event=ready"));
-  EXPECT_THAT(Log(), HasSubstr("event=stopped"));
+  EXPECT_THAT(Log(), HasSubstr("event=\"ready\""));
+  EXPECT_THAT(Log(), HasSubstr("event=\"stopped\""));
 }
 
 TEST_F(DaemonTest, LoadsTheModelsOfItsConfiguration) {

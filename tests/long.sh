@@ -1,0 +1,45 @@
+#!/usr/bin/env bash
+# What takes minutes: run by hand after tests/run.sh, figures go into the notes of a release.
+#
+#   tests/long.sh [ITEM...]     default: exact staging cycles
+#
+#   exact     every shape up to llama-8b: loads within exactly its plan, is refused with one byte less
+#   staging   one-big-tensor with 64 MiB of staging: peak = resident + staging, and the host's VmHWM
+#   35b       dense-35b and qwen3.5-35b-a3b on the host device, sparse; needs 24 GiB of memory
+#   35b-real  the same from real data: also 70 GB of disk under TMPDIR
+#   cycles    1000 loads and unloads: ledger, RSS, threads and files flat
+#   bench     loads of llama-8b from the page cache, beside the machine's own rates
+#   fuzz      10 minutes of each fuzzer
+#
+# Time: 35b and 35b-real up to 15 minutes each, fuzz 30, the others a minute or two.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+export NIBBLE_BINARY=$PWD/build/release/bin/nibble
+[[ -x "$NIBBLE_BINARY" ]] || { echo "long.sh: tests/run.sh first: no $NIBBLE_BINARY" >&2; exit 1; }
+
+exact() { python3 tests/e2e/exact.py "$@"; }
+
+run_item() {
+  case "$1" in
+    exact) exact llama-tiny llama-1b llama-8b ;;
+    staging) exact --staging=64MiB one-big-tensor ;;
+    35b) exact dense-35b qwen3.5-35b-a3b ;;
+    35b-real) exact --real dense-35b && exact --real qwen3.5-35b-a3b ;;
+    cycles) ctest --test-dir build/release --output-on-failure --no-tests=error -R 'ModelCycle' ;;
+    bench) "$NIBBLE_BINARY" bench load --shape llama-8b && "$NIBBLE_BINARY" bench quantize ;;
+    fuzz)
+      cmake --preset fuzz
+      cmake --build --preset fuzz
+      tests/fuzz/run.sh 600
+      ;;
+    *) echo "long.sh: no item $1" >&2; exit 2 ;;
+  esac
+}
+
+(($# > 0)) || set -- exact staging cycles
+for item in "$@"; do
+  started=$SECONDS
+  echo "long.sh: $item"
+  run_item "$item"
+  echo "long.sh: $item passed in $((SECONDS - started)) s"
+done
