@@ -125,9 +125,8 @@ void Logger::Log(LogLevel level, absl::string_view event, std::initializer_list<
   if (!logger_->should_log(SpdlogLevel(level))) {
     return;
   }
-  std::string line = format_ == LogFormat::kJson
-                         ? absl::StrCat("\"event\":", Quoted(event))
-                         : absl::StrCat("event=", TextValue({"event", event}));
+  std::string line = format_ == LogFormat::kJson ? absl::StrCat("\"event\":", Quoted(event))
+                                                 : absl::StrCat("event=", Quoted(event));
   for (const LogField& field : fields) {
     if (format_ == LogFormat::kJson) {
       absl::StrAppend(&line, ",\"", field.key, "\":", JsonValue(field));
