@@ -32,7 +32,8 @@ class Headers {
   }
   Headers& AddRaw(std::string name, std::vector<int64_t> shape, Dtype dtype, int64_t bytes) {
     CheckpointTensor tensor{std::move(name), 0, dtype, std::move(shape), offset_, bytes};
-    offset_ += bytes;
+    // No file is that long, but headers may say so; their places do not matter here.
+    offset_ = bytes > std::numeric_limits<int64_t>::max() - offset_ ? offset_ : offset_ + bytes;
     checkpoint_.tensors.push_back(std::move(tensor));
     return *this;
   }
