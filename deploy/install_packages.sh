@@ -45,7 +45,13 @@ if [[ $EUID -ne 0 ]]; then
 fi
 
 export DEBIAN_FRONTEND=noninteractive
-# A service that a package brings must not start in the middle of a build.
+# A service that a package brings (prometheus, for its promtool) must not start on this machine.
+policy=/usr/sbin/policy-rc.d
+if [[ ! -e "$policy" ]]; then
+  printf '#!/bin/sh\nexit 101\n' >"$policy"
+  chmod +x "$policy"
+  trap 'rm -f "$policy"' EXIT
+fi
 install() {
   apt-get -qq -o Acquire::Retries=3 update &&
     apt-get -qq -o Acquire::Retries=3 -o DPkg::Lock::Timeout=120 install -y \

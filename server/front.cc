@@ -59,8 +59,8 @@ class Front::Servers {
         feed_(backend.budget),
         model_service_(backend.registry, feed_, backend.logger, backend.device.name()),
         memory_service_(backend.registry, backend.budget, backend.device, feed_, backend.logger),
-        http_(HttpOptions{.check_host = check_host}, [this] { return RenderMetrics(); }),
-        listener_(options.connections_max) {}
+        listener_(options.connections_max),
+        http_(HttpOptions{.check_host = check_host}, [this] { return RenderMetrics(); }) {}
 
   ~Servers() { Shutdown(absl::ZeroDuration()); }
 
@@ -109,8 +109,8 @@ class Front::Servers {
   ModelService model_service_;
   MemoryService memory_service_;
   std::unique_ptr<GrpcServer> grpc_;
+  Listener listener_;  // Asked by http_ until its thread has ended.
   HttpServer http_;
-  Listener listener_;
 };
 
 absl::StatusOr<std::unique_ptr<Front>> Front::Start(const FrontOptions& options,

@@ -65,7 +65,9 @@ PlanAnswer Compare(std::shared_ptr<const LoadPlan> plan, const LedgerSnapshot& l
   PlanAnswer answer;
   answer.limit_bytes = ledger.limit_bytes;
   answer.available_bytes = ledger.available_bytes();
-  answer.remedies = Remedies(*plan, answer.limit_bytes, answer.available_bytes);
+  // What runtime holds cannot be unloaded, so no remedy may count on it.
+  answer.remedies = Remedies(*plan, answer.limit_bytes - ledger.reserved[Purpose::kRuntime],
+                             answer.available_bytes);
   answer.plan = std::move(plan);
   return answer;
 }

@@ -104,7 +104,9 @@ void ModelTable::Fail(const EntryPointer& entry, const absl::Status& status) {
 }
 
 void ModelTable::Remove(const EntryPointer& entry) {
-  entries_.erase(entry->request.model);
+  const auto found = entries_.find(entry->request.model);
+  Check(found != entries_.end() && found->second == entry, "an entry is removed once");
+  entries_.erase(found);
   if (entry->state == ModelState::kFailed) {
     budget_.Touch();  // Its load and its states have been told long ago.
   } else {

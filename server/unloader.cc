@@ -43,6 +43,7 @@ void Unloader::Stop() {
 void Unloader::Run() {
   for (;;) {
     EntryPointer idle;
+    std::unique_ptr<Weights> weights;
     {
       MutexLock lock(table_.mutex());
       while ((idle = TakeIdle()) == nullptr) {
@@ -51,8 +52,13 @@ void Unloader::Run() {
         }
         Wait();
       }
+      // In the same step as it leaves the list: whoever asks from now on sees a model without
+      // weights, which is not drained a second time.
+      weights = std::move(idle->weights);
     }
-    Free(idle);
+    weights.reset();  // Without the lock: giving gigabytes back takes a while.
+    MutexLock lock(table_.mutex());
+    table_.Remove(idle);
   }
 }
 
@@ -81,17 +87,6 @@ EntryPointer Unloader::TakeIdle() {
   EntryPointer entry = std::move(*found);
   draining_.erase(found);
   return entry;
-}
-
-void Unloader::Free(const EntryPointer& entry) {
-  std::unique_ptr<Weights> weights;
-  {
-    MutexLock lock(table_.mutex());
-    weights = std::move(entry->weights);
-  }
-  weights.reset();  // Without the lock: giving gigabytes back takes a while.
-  MutexLock lock(table_.mutex());
-  table_.Remove(entry);
 }
 
 }  // namespace nibble

@@ -33,7 +33,6 @@ class Unloader {
   void Run();
   void Wait() ABSL_EXCLUSIVE_LOCKS_REQUIRED(table_.mutex());
   EntryPointer TakeIdle() ABSL_EXCLUSIVE_LOCKS_REQUIRED(table_.mutex());
-  void Free(const EntryPointer& entry);
 
   ModelTable& table_;
   std::vector<EntryPointer> draining_ ABSL_GUARDED_BY(table_.mutex());

@@ -146,6 +146,7 @@ load_within() {  # load_within SHAPE DIR BUDGET_BYTES
         shape, s, b / s / 1e9, used, budget, resident / 1048576, drop, lost }'
   (($(wc -l < "$work/samples") > 10)) || fail "$shape: the card was not sampled"
   ((used_mib <= budget_mib)) || fail "$shape: the process took $used_mib MiB of the card, its budget is $budget_mib"
+  ((warm_mib - loaded_mib == resident_bytes >> 20)) || fail "$shape: resident are $((resident_bytes >> 20)) MiB, the card gave $((warm_mib - loaded_mib))"
   ((after_mib >= warm_mib)) || fail "$shape: $((warm_mib - after_mib)) MiB did not come back"
 }
 
