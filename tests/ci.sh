@@ -6,7 +6,7 @@
 # Time: about 40 minutes on 2 cores together with tests/run.sh.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-export TSAN_OPTIONS="halt_on_error=1 second_deadlock_stack=1"
+export TSAN_OPTIONS="halt_on_error=1 second_deadlock_stack=1 suppressions=$PWD/tests/tsan.supp"
 export ASAN_OPTIONS="detect_leaks=1 strict_string_checks=1"
 export UBSAN_OPTIONS="print_stacktrace=1"
 fuzz_seconds=${FUZZ_SECONDS:-30}
