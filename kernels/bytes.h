@@ -21,6 +21,8 @@ constexpr int64_t RoundUp(int64_t bytes, int64_t multiple) {
   return (bytes + multiple - 1) / multiple * multiple;
 }
 
+constexpr int64_t RoundDown(int64_t bytes, int64_t multiple) { return bytes / multiple * multiple; }
+
 constexpr int64_t CeilDivide(int64_t dividend, int64_t divisor) {
   return (dividend + divisor - 1) / divisor;
 }

@@ -59,8 +59,9 @@ struct CheckpointTensor {
   std::vector<int64_t> shape;  // Row-major, of the elements.
   int64_t file_offset = 0;     // Of its first byte, from the start of the shard.
   int64_t bytes = 0;           // In the file: of the elements or the codes.
-  std::optional<StoredQuantization> quantization;  // Of a tensor that is in 4 bits already.
-  std::optional<StoredF8Scale> f8_scale;           // Of a tensor of F8_E4M3 or F8_E5M2.
+  std::optional<StoredQuantization> quantization =
+      std::nullopt;                                      // Of a tensor that is in 4 bits already.
+  std::optional<StoredF8Scale> f8_scale = std::nullopt;  // Of a tensor of F8_E4M3 or F8_E5M2.
 };
 
 // What the 256 codes of a double-quantized scale stand for.

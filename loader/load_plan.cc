@@ -1,5 +1,6 @@
 #include "loader/load_plan.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -19,12 +20,12 @@ constexpr int64_t kSourceBytesMax = int64_t{1} << 60;
 // A staging ring larger than this is a mistyped unit.
 constexpr int64_t kStagingBytesMax = 64_GiB;
 
-// Bounds what a plan takes in host memory (128 MiB of parts): an empty fused tensor could declare
-// 2^62 experts. The largest model we know of (512 experts, 48 layers) has 74 000 parts.
-constexpr int64_t kPartCountMax = int64_t{1} << 22;
+// Bounds what a plan takes in host memory (about 100 MiB of parts): an empty fused tensor could
+// declare 2^62 experts. The largest model we know of (512 experts, 48 layers) has 74 000 parts.
+constexpr int64_t kPartCountMax = int64_t{1} << 20;
 
-absl::Status CheckOptions(const Checkpoint& checkpoint, const QuantizationSpec& quantization,
-                          const ServingSpec& serving, int64_t staging_bytes) {
+absl::Status CheckOptions(const QuantizationSpec& quantization, const ServingSpec& serving,
+                          int64_t staging_bytes) {
   absl::Status status = Validate(quantization);
   status.Update(Validate(serving));
   if (!status.ok()) {
@@ -33,11 +34,6 @@ absl::Status CheckOptions(const Checkpoint& checkpoint, const QuantizationSpec& 
   if (staging_bytes < kStagingBytesMin || staging_bytes > kStagingBytesMax) {
     return BadField("staging_bytes", absl::StrCat("expected ", kStagingBytesMin, " to ",
                                                   kStagingBytesMax, ", found ", staging_bytes));
-  }
-  if (!checkpoint.config.quantization_method.empty()) {
-    return absl::UnimplementedError(absl::StrCat(
-        "config.json: quantization_config.quant_method '", checkpoint.config.quantization_method,
-        "': this version loads checkpoints that are not quantized yet"));
   }
   return absl::OkStatus();
 }
@@ -61,7 +57,38 @@ PlannedTensor Describe(const CheckpointTensor& source, const ModelFamily* family
   tensor.source_dtype = source.dtype;
   tensor.shape = source.shape;
   tensor.source_bytes = source.bytes;
+  if (source.quantization.has_value()) {
+    const StoredQuantization& stored = *source.quantization;
+    tensor.form = SourceForm::kFourBit;
+    tensor.format = stored.codebook == Codebook::kFp4 ? Format::kFp4 : Format::kNf4;
+    tensor.block_size = stored.block_size;
+    tensor.double_quantized = stored.double_quantized;
+    tensor.scale_map_index = stored.scale_map_index;
+    tensor.source_bytes += stored.scales.bytes + stored.scale_maxima.bytes;
+  } else if (source.f8_scale.has_value()) {
+    tensor.form = SourceForm::kF8;
+    tensor.f8_scale = source.f8_scale;
+  }
   return tensor;
+}
+
+// The one part of a tensor that is in 4 bits in its file.
+PlannedPart StoredPart(const CheckpointTensor& source) {
+  const StoredQuantization& stored = *source.quantization;
+  PlannedPart part;
+  part.element_count = 1;
+  for (const int64_t dimension : source.shape) {
+    part.element_count *= dimension;
+  }
+  part[Plane::kData] = {.file_offset = source.file_offset, .shard_index = source.shard_index};
+  part[Plane::kScales] = {.file_offset = stored.scales.offset,
+                          .shard_index = stored.scales.shard_index};
+  if (stored.double_quantized) {
+    part[Plane::kScaleMaxima] = {.file_offset = stored.scale_maxima.offset,
+                                 .shard_index = stored.scale_maxima.shard_index};
+  }
+  part.scale_mean = stored.scale_mean;
+  return part;
 }
 
 // Decides about every tensor and cuts the loaded ones into parts.
@@ -69,10 +96,14 @@ absl::Status PlanTensors(const Checkpoint& checkpoint, LoadPlan& plan) {
   const ModelFamily* const family = FindFamily(checkpoint.config.model_type);
   TensorGlobs globs(plan.quantization);
   int64_t part_count = 0;
+  plan.partly_quantized =
+      std::any_of(checkpoint.tensors.begin(), checkpoint.tensors.end(),
+                  [](const CheckpointTensor& tensor) { return tensor.quantization.has_value(); });
   plan.tensors.reserve(checkpoint.tensors.size());
   for (const CheckpointTensor& source : checkpoint.tensors) {
     PlannedTensor& tensor = plan.tensors.emplace_back(Describe(source, family));
-    absl::Status status = DecideFormat(plan.quantization, globs.Match(tensor.name), tensor);
+    absl::Status status =
+        DecideFormat(plan.quantization, globs.Match(tensor.name), plan.partly_quantized, tensor);
     if (status.ok() && tensor.loaded && family != nullptr) {
       status = CheckShape(checkpoint.config, tensor);
     }
@@ -90,7 +121,8 @@ absl::Status PlanTensors(const Checkpoint& checkpoint, LoadPlan& plan) {
       return absl::UnimplementedError(
           absl::StrCat(tensor.name, ": more than ", kSourceBytesMax, " bytes of weights in all"));
     }
-    tensor.parts = CutParts(tensor);
+    tensor.parts =
+        source.quantization.has_value() ? std::vector{StoredPart(source)} : CutParts(tensor);
     part_count += std::ssize(tensor.parts);
     plan.source_bytes += tensor.source_bytes;
   }
@@ -101,13 +133,32 @@ void CountElements(LoadPlan& plan) {
   for (const PlannedTensor& tensor : plan.tensors) {
     for (const PlannedPart& part : tensor.parts) {
       plan.loaded_elements += part.element_count;
-      plan.quantized_elements += tensor.format == Format::kAsStored ? 0 : part.element_count;
+      plan.quantized_elements += tensor.quantized() ? part.element_count : 0;
     }
+  }
+}
+
+// Of a checkpoint that is in 4 bits only in part: that the rest was quantized here (transformers 5
+// leaves MoE experts in 16 bits).
+void WarnOfQuantizedRest(LoadPlan& plan) {
+  int64_t count = 0;
+  const PlannedTensor* first = nullptr;
+  for (const PlannedTensor& tensor : plan.tensors) {
+    if (tensor.loaded && tensor.quantized() && tensor.form != SourceForm::kFourBit) {
+      first = count++ == 0 ? &tensor : first;
+    }
+  }
+  if (plan.partly_quantized && count > 0) {
+    plan.warnings.push_back(absl::StrCat(
+        "the checkpoint is in 4 bits only in part: ", count, " tensors are in ",
+        DtypeName(first->source_dtype), " and are quantized to ", FormatName(first->format),
+        " here, the first is ", first->name, "; keep_unquantized_rest keeps them"));
   }
 }
 
 void AddWarnings(const Checkpoint& checkpoint, LoadPlan& plan) {
   plan.warnings = checkpoint.warnings;
+  WarnOfQuantizedRest(plan);
   if (FindFamily(checkpoint.config.model_type) != nullptr) {
     return;
   }
@@ -162,31 +213,55 @@ PurposeBytes LoadPlan::peak() const {
   return bytes;
 }
 
-int64_t LoadPlan::data_bytes(const PlannedTensor& tensor, const PlannedPart& part) const {
-  return tensor.format == Format::kAsStored
-             ? part.element_count * BytesPerElement(SourceType(tensor))
-             : CodeBytes(part.element_count);
+FloatType ElementType(const PlannedTensor& tensor) {
+  if (tensor.form == SourceForm::kF8) {
+    return tensor.quantized() ? FloatType::kF32 : FloatType::kBf16;
+  }
+  return *AsFloatType(tensor.source_dtype);
 }
 
-int64_t LoadPlan::scales_bytes(const PlannedTensor& tensor, const PlannedPart& part) const {
-  return tensor.format == Format::kAsStored
-             ? 0
-             : ScaleBytes(part.element_count, quantization.block_size);
+int64_t PlaneUnitBytes(const PlannedTensor& tensor, Plane plane) {
+  switch (plane) {
+    case Plane::kData:
+      return tensor.quantized() ? 1 : BytesPerElement(ElementType(tensor));
+    case Plane::kScales:
+      return tensor.double_quantized ? 1 : int64_t{sizeof(float)};
+    case Plane::kScaleMaxima:
+      return sizeof(float);
+  }
+  return 0;
+}
+
+int64_t PlaneBytes(const PlannedTensor& tensor, const PlannedPart& part, Plane plane) {
+  const int64_t unit_bytes = PlaneUnitBytes(tensor, plane);
+  if (!tensor.quantized()) {
+    return plane == Plane::kData ? part.element_count * unit_bytes : 0;
+  }
+  const int64_t block_count = BlockCount(part.element_count, tensor.block_size);
+  switch (plane) {
+    case Plane::kData:
+      return CodeBytes(part.element_count) * unit_bytes;
+    case Plane::kScales:
+      return block_count * unit_bytes;
+    case Plane::kScaleMaxima:
+      return tensor.double_quantized ? CeilDivide(block_count, kScaleBlockSize) * unit_bytes : 0;
+  }
+  return 0;
 }
 
 absl::StatusOr<LoadPlan> MakeLoadPlan(const Checkpoint& checkpoint,
                                       const QuantizationSpec& quantization,
                                       const ServingSpec& serving, const DeviceTraits& traits,
                                       int64_t staging_bytes) {
-  if (absl::Status status = CheckOptions(checkpoint, quantization, serving, staging_bytes);
-      !status.ok()) {
+  if (absl::Status status = CheckOptions(quantization, serving, staging_bytes); !status.ok()) {
     return status;
   }
   LoadPlan plan;
   plan.quantization = quantization;
   plan.serving = serving;
   plan.traits = traits;
-  plan.staging_bytes = RoundUp(staging_bytes, traits.granularity_bytes);
+  plan.configured_staging_bytes = staging_bytes;
+  plan.scale_maps = checkpoint.scale_maps;
   if (absl::Status status = PlanTensors(checkpoint, plan); !status.ok()) {
     return status;
   }
@@ -196,6 +271,7 @@ absl::StatusOr<LoadPlan> MakeLoadPlan(const Checkpoint& checkpoint,
         absl::StrCat("none of the checkpoint's ", plan.tensors.size(), " tensors holds a weight"));
   }
   LayOutSlab(plan);
+  SizeStaging(plan);
   AddWarnings(checkpoint, plan);
   if (absl::Status status = CheckRatio(plan); !status.ok()) {
     return status;

@@ -102,7 +102,13 @@ void Skip(PlannedTensor& tensor, std::string reason) {
 
 void Keep(PlannedTensor& tensor, std::string reason) {
   tensor.format = Format::kAsStored;
+  tensor.double_quantized = false;
   tensor.reason = std::move(reason);
+}
+
+// Whether the files hold what a weight can be made from.
+bool IsReadable(const PlannedTensor& tensor) {
+  return tensor.form != SourceForm::kElements || AsFloatType(tensor.source_dtype).has_value();
 }
 
 absl::Status CheckFusedShape(const PlannedTensor& tensor) {
@@ -158,13 +164,21 @@ absl::Status TensorGlobs::CheckAllMatched() const {
 }
 
 absl::Status DecideFormat(const QuantizationSpec& spec, TensorGlobs::Choice choice,
-                          PlannedTensor& tensor) {
+                          bool partly_quantized, PlannedTensor& tensor) {
+  const bool keep_rest = partly_quantized && spec.keep_unquantized_rest;
   const RolePolicy policy = PolicyOf(tensor.weight.role);
   if (policy.fate == Fate::kSkipped) {
     Skip(tensor, policy.reason);
     return absl::OkStatus();
   }
-  if (!AsFloatType(tensor.source_dtype).has_value()) {
+  if (tensor.form == SourceForm::kFourBit) {
+    // Never twice: what a request says about formats is for the rest.
+    tensor.reason = choice == TensorGlobs::Choice::kKeep
+                        ? "kept by request, in the 4 bits of its checkpoint"
+                        : "";
+    return absl::OkStatus();
+  }
+  if (!IsReadable(tensor)) {
     if (IsInteger(tensor.source_dtype) && IsGenericRole(tensor.weight.role)) {
       Skip(tensor, absl::StrCat(DtypeName(tensor.source_dtype), ": integers are not weights"));
       return absl::OkStatus();
@@ -185,10 +199,14 @@ absl::Status DecideFormat(const QuantizationSpec& spec, TensorGlobs::Choice choi
                               "a vector is not quantized even by request"));
   } else if (policy.fate == Fate::kKept && choice != TensorGlobs::Choice::kQuantize) {
     Keep(tensor, policy.reason);
+  } else if (keep_rest && choice != TensorGlobs::Choice::kQuantize) {
+    Keep(tensor, "keep_unquantized_rest: the checkpoint is in 4 bits only in part");
   } else if (tensor.shape.size() < 2) {
     Keep(tensor, "a vector");
   } else {
     tensor.format = spec.format;
+    tensor.block_size = spec.block_size;
+    tensor.double_quantized = spec.double_quantization;
     tensor.reason.clear();
   }
   return absl::OkStatus();
@@ -211,18 +229,17 @@ std::vector<PlannedPart> CutParts(const PlannedTensor& tensor) {
   if (count == 0) {
     return {};
   }
-  const int64_t element_bytes = BytesPerElement(SourceType(tensor));
+  const int64_t element_bytes = DtypeBits(tensor.source_dtype) / 8;
   // Exact: the shape is experts (times halves) times the rest.
   const int64_t part_elements = tensor.source_bytes / element_bytes / count;
   std::vector<PlannedPart> parts(static_cast<size_t>(count));
   for (int64_t index = 0; index < count; ++index) {
     PlannedPart& part = parts[static_cast<size_t>(index)];
-    part.source_offset = index * part_elements * element_bytes;
     part.element_count = part_elements;
+    part[Plane::kData].shard_index = tensor.shard_index;
+    part[Plane::kData].file_offset = tensor.file_offset + index * part_elements * element_bytes;
   }
   return parts;
 }
-
-FloatType SourceType(const PlannedTensor& tensor) { return *AsFloatType(tensor.source_dtype); }
 
 }  // namespace nibble

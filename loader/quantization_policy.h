@@ -33,13 +33,15 @@ class TensorGlobs {
   std::vector<bool> quantize_matched_;
 };
 
-// Sets `loaded`, `format` and `reason` from name, role, type and shape.
+// Sets `loaded`, `format`, `reason` and how it is quantized from name, role, type and shape. A
+// tensor that is in 4 bits in its file stays as it is. `partly_quantized`: other tensors of the
+// checkpoint are in 4 bits, which is what keep_unquantized_rest is about.
 //
 // Errors: UNIMPLEMENTED if the tensor is a weight of a type that this version cannot load;
 // DATA_LOSS
 //   if a fused tensor has not the three dimensions of one.
 absl::Status DecideFormat(const QuantizationSpec& spec, TensorGlobs::Choice choice,
-                          PlannedTensor& tensor);
+                          bool partly_quantized, PlannedTensor& tensor);
 
 // The runs of elements of a loaded tensor that are quantized, or kept, as tensors of their own; in
 // the order of the file. Places in the slab are still 0.
@@ -49,8 +51,5 @@ std::vector<PlannedPart> CutParts(const PlannedTensor& tensor);
 
 // How many parts CutParts would give, without making them.
 int64_t PartCount(const PlannedTensor& tensor);
-
-// What a tensor's elements are, once it is accepted: a safetensors type that is a FloatType.
-FloatType SourceType(const PlannedTensor& tensor);
 
 }  // namespace nibble

@@ -1,6 +1,8 @@
 #include "loader/quantizing_loader.h"
 
 #include <algorithm>
+#include <cstring>
+#include <set>
 #include <system_error>
 #include <thread>
 #include <utility>
@@ -10,6 +12,7 @@
 #include "kernels/check.h"
 #include "kernels/error_details.h"
 #include "loader/device_buffer.h"
+#include "loader/scale_scratch.h"
 #include "loader/staging_ring.h"
 #include "loader/tile_list.h"
 #include "loader/tile_reader.h"
@@ -35,14 +38,26 @@ absl::Status CheckUnchanged(const Shard& shard, const ReadOnlyFile& file, const 
                      details);
 }
 
+// The shards that tiles are read from.
+std::set<int> ShardsRead(const LoadPlan& plan) {
+  std::set<int> shards;
+  for (const PlannedTensor& tensor : plan.tensors) {
+    for (const PlannedPart& part : tensor.parts) {
+      for (const Plane plane : kPlanes) {
+        if (part[plane].shard_index >= 0) {
+          shards.insert(part[plane].shard_index);
+        }
+      }
+    }
+  }
+  return shards;
+}
+
 // Opens every shard of which something is loaded, if it is still the file that was planned.
 absl::StatusOr<ShardFiles> OpenShards(const Checkpoint& checkpoint, const LoadPlan& plan) {
   ShardFiles files(checkpoint.shards.size());
-  for (const PlannedTensor& tensor : plan.tensors) {
-    const auto index = static_cast<size_t>(tensor.shard_index);
-    if (!tensor.loaded || files[index] != nullptr) {
-      continue;
-    }
+  for (const int shard_index : ShardsRead(plan)) {
+    const auto index = static_cast<size_t>(shard_index);
     const Shard& shard = checkpoint.shards[index];
     absl::StatusOr<std::unique_ptr<ReadOnlyFile>> file =
         checkpoint.directory->Open(shard.file_name);
@@ -89,21 +104,51 @@ void RunReaders(const TileReader::Load& load, int reader_count) {
   }
 }
 
+// Writes the maps of double-quantized scales, and the means that the files say, to their places.
+absl::Status WriteScaleConstants(Device& device, const LoadPlan& plan, DeviceSpan slab) {
+  std::vector<std::byte> bytes(std::as_bytes(std::span(plan.scale_maps)).begin(),
+                               std::as_bytes(std::span(plan.scale_maps)).end());
+  for (const PlannedTensor& tensor : plan.tensors) {
+    for (const PlannedPart& part : tensor.parts) {
+      if (tensor.double_quantized) {
+        const size_t offset = static_cast<size_t>(part.scale_mean_offset - plan.scale_maps_offset);
+        bytes.resize(std::max(bytes.size(), offset + sizeof(float)));
+        std::memcpy(bytes.data() + offset, &part.scale_mean, sizeof(float));
+      }
+    }
+  }
+  if (bytes.empty()) {
+    return absl::OkStatus();
+  }
+  const absl::StatusOr<std::unique_ptr<Queue>> queue = device.NewQueue();
+  if (!queue.ok()) {
+    return queue.status();
+  }
+  absl::Status status =
+      (*queue)->CopyToDevice(bytes, slab.Slice(plan.scale_maps_offset, std::ssize(bytes)));
+  status.Update((*queue)->Synchronize());
+  return status;
+}
+
 // Streams every tile of the plan into `slab`. The staging lives for this call only.
 absl::Status FillSlab(Device& device, const Checkpoint& checkpoint, const LoadPlan& plan,
                       const ShardFiles& files, VramBudget::Reservation& reservation,
                       const LoaderOptions& options, DeviceSpan slab, LoadObserver& observer) {
   const int core_count = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
-  const StagingShape shape =
-      ShapeStaging(plan.traits, plan.staging_bytes, options.reader_count, core_count);
-  const absl::StatusOr<StagingRing> ring =
-      StagingRing::Allocate(device, reservation, plan.staging_bytes, shape);
+  const StagingShape shape = ShapeStaging(
+      plan.traits, plan.staging_bytes - plan.scale_scratch_bytes, options.reader_count, core_count);
+  const absl::StatusOr<StagingRing> ring = StagingRing::Allocate(
+      device, reservation, plan.staging_bytes, plan.scale_scratch_bytes, shape);
   if (!ring.ok()) {
     return ring.status();
   }
+  if (absl::Status status = WriteScaleConstants(device, plan, slab); !status.ok()) {
+    return status;
+  }
   const TileList tiles(plan, shape.slot_bytes);
-  TileQueue queue(plan, tiles, observer);
-  const TileReader::Load load{device, plan, checkpoint, files, slab, *ring, queue};
+  ScaleScratch scratch(ring->scratch());
+  TileQueue queue(plan, tiles, scratch, observer);
+  const TileReader::Load load{device, plan, checkpoint, files, slab, *ring, scratch, queue};
   RunReaders(load, static_cast<int>(std::min<int64_t>(shape.reader_count, tiles.size())));
   return queue.status();
 }

@@ -25,11 +25,13 @@ std::optional<LoadPlan> Replan(const LoadPlan& plan, const QuantizationSpec& qua
   TensorGlobs globs(changed.quantization);
   for (PlannedTensor& tensor : changed.tensors) {
     if (tensor.loaded &&
-        !DecideFormat(changed.quantization, globs.Match(tensor.name), tensor).ok()) {
+        !DecideFormat(changed.quantization, globs.Match(tensor.name), plan.partly_quantized, tensor)
+             .ok()) {
       return std::nullopt;
     }
   }
   LayOutSlab(changed);
+  SizeStaging(changed);
   return changed;
 }
 
@@ -38,11 +40,16 @@ int64_t StagingStep(const LoadPlan& plan) {
   return std::max(int64_t{1_MiB}, plan.traits.granularity_bytes);
 }
 
+int64_t PeakWithStaging(const LoadPlan& plan, int64_t staging_bytes) {
+  return plan.resident_bytes() +
+         RoundUp(staging_bytes + plan.scale_scratch_bytes, plan.traits.granularity_bytes);
+}
+
 // The largest staging, at most the plan's, with which it fits; 0 if the smallest is too large.
 int64_t StagingThatFits(const LoadPlan& plan, int64_t available_bytes) {
   const int64_t step = StagingStep(plan);
-  const int64_t room_bytes = available_bytes - plan.resident_bytes();
-  const int64_t staging_bytes = std::min(plan.staging_bytes, room_bytes) / step * step;
+  const int64_t room_bytes = available_bytes - PeakWithStaging(plan, 0);
+  const int64_t staging_bytes = std::min(plan.configured_staging_bytes, room_bytes) / step * step;
   return staging_bytes >= kStagingBytesMin ? staging_bytes : 0;
 }
 
@@ -53,7 +60,7 @@ std::vector<std::string> KeptLookupTables(const LoadPlan& plan) {
   for (const PlannedTensor& tensor : plan.tensors) {
     const bool table =
         tensor.weight.role == Role::kEmbedding || tensor.weight.role == Role::kOutputHead;
-    if (table && tensor.loaded && tensor.format == Format::kAsStored &&
+    if (table && tensor.loaded && !tensor.quantized() &&
         globs.Match(tensor.name) != TensorGlobs::Choice::kKeep && IsGlob(tensor.name) &&
         GlobMatches(tensor.name, tensor.name)) {
       names.push_back(tensor.name);
@@ -134,8 +141,7 @@ std::vector<std::string> Remedies(const LoadPlan& plan, int64_t limit_bytes,
   const int64_t staging_bytes = StagingThatFits(plan, available_bytes);
   if (staging_bytes > 0) {
     remedies.push_back(absl::StrCat("start the daemon with --staging ", staging_bytes / 1_MiB,
-                                    "MiB (peak ", plan.resident_bytes() + staging_bytes,
-                                    " bytes)"));
+                                    "MiB (peak ", PeakWithStaging(plan, staging_bytes), " bytes)"));
   }
   const size_t without_options = remedies.size();
   for (const Change& change : SmallerSlabs(plan, available_bytes)) {
@@ -148,9 +154,9 @@ std::vector<std::string> Remedies(const LoadPlan& plan, int64_t limit_bytes,
           absl::StrCat("load with ", change.flags, " (peak ", changed->peak_bytes(), " bytes)"));
     } else if (const int64_t staging = StagingThatFits(*changed, available_bytes);
                staging > 0 && remedies.size() == without_options) {
-      remedies.push_back(absl::StrCat(
-          "load with ", change.flags, " and start the daemon with --staging ", staging / 1_MiB,
-          "MiB (peak ", changed->resident_bytes() + staging, " bytes)"));
+      remedies.push_back(absl::StrCat("load with ", change.flags,
+                                      " and start the daemon with --staging ", staging / 1_MiB,
+                                      "MiB (peak ", PeakWithStaging(*changed, staging), " bytes)"));
     }
   }
   remedies.push_back(

@@ -91,21 +91,32 @@ std::vector<Piece> SortedPieces(const std::vector<PlannedTensor>& tensors) {
 
 // Places the pieces of one group from `offset` on. Returns where it ends.
 int64_t PlaceGroup(LoadPlan& plan, std::span<const Piece> group, int64_t offset) {
-  const auto place = [&plan, &offset](int64_t bytes) {
-    const int64_t start = RoundUp(offset, plan.traits.alignment_bytes);
-    offset = start + bytes;
-    return start;
-  };
-  for (const Piece& piece : group) {
-    PlannedTensor& tensor = plan.tensors[piece.tensor_index];
-    PlannedPart& part = tensor.parts[piece.part_index];
-    part.data_offset = place(plan.data_bytes(tensor, part));
+  for (const Plane plane : kPlanes) {
+    for (const Piece& piece : group) {
+      PlannedTensor& tensor = plan.tensors[piece.tensor_index];
+      PlannedPart& part = tensor.parts[piece.part_index];
+      const int64_t bytes = PlaneBytes(tensor, part, plane);
+      if (bytes > 0 || plane == Plane::kData) {
+        part[plane].slab_offset = RoundUp(offset, plan.traits.alignment_bytes);
+        offset = part[plane].slab_offset + bytes;
+      }
+    }
   }
-  for (const Piece& piece : group) {
-    PlannedTensor& tensor = plan.tensors[piece.tensor_index];
-    PlannedPart& part = tensor.parts[piece.part_index];
-    if (const int64_t bytes = plan.scales_bytes(tensor, part); bytes > 0) {
-      part.scales_offset = place(bytes);
+  return offset;
+}
+
+// Places what double quantization needs beside its planes: the maps, then the mean of each part,
+// packed. Returns where they end.
+int64_t PlaceScaleConstants(LoadPlan& plan, int64_t offset) {
+  offset = RoundUp(offset, plan.traits.alignment_bytes);
+  plan.scale_maps_offset = offset;
+  offset += std::ssize(plan.scale_maps) * int64_t{sizeof(ScaleMap)};
+  for (PlannedTensor& tensor : plan.tensors) {
+    for (PlannedPart& part : tensor.parts) {
+      if (tensor.double_quantized) {
+        part.scale_mean_offset = offset;
+        offset += int64_t{sizeof(float)};
+      }
     }
   }
   return offset;
@@ -123,13 +134,32 @@ void LayOutSlab(LoadPlan& plan) {
     offset = PlaceGroup(plan, std::span<const Piece>(first, last), offset);
     first = last;
   }
+  offset = PlaceScaleConstants(plan, offset);
   plan.weights_bytes = RoundUp(offset, plan.traits.granularity_bytes);
   for (PlannedTensor& tensor : plan.tensors) {
     tensor.device_bytes = 0;
     for (const PlannedPart& part : tensor.parts) {
-      tensor.device_bytes += plan.data_bytes(tensor, part) + plan.scales_bytes(tensor, part);
+      for (const Plane plane : kPlanes) {
+        tensor.device_bytes += PlaneBytes(tensor, part, plane);
+      }
+      tensor.device_bytes += tensor.double_quantized ? int64_t{sizeof(float)} : 0;
     }
   }
+}
+
+void SizeStaging(LoadPlan& plan) {
+  int64_t largest_bytes = 0;
+  for (const PlannedTensor& tensor : plan.tensors) {
+    if (!tensor.double_quantized || tensor.form == SourceForm::kFourBit) {
+      continue;
+    }
+    for (const PlannedPart& part : tensor.parts) {
+      largest_bytes = std::max(largest_bytes, ScaleBytes(part.element_count, tensor.block_size));
+    }
+  }
+  plan.scale_scratch_bytes = 2 * RoundUp(largest_bytes, plan.traits.alignment_bytes);
+  plan.staging_bytes = RoundUp(plan.configured_staging_bytes + plan.scale_scratch_bytes,
+                               plan.traits.granularity_bytes);
 }
 
 }  // namespace nibble

@@ -7,7 +7,8 @@
 //   | q codes | k codes | v codes | q scales | k scales | v scales | o codes | o scales | ...
 //   | e0 gate codes | e0 up codes | e1 gate codes | ... | e0 gate scales | e0 up scales | ...
 //
-// Every piece starts on traits.alignment_bytes. Groups: a layer's query, key, value; gate, up; the
+// Behind all groups stand the maps and means of double-quantized scales. Every piece but a mean
+// starts on traits.alignment_bytes. Groups: a layer's query, key, value; gate, up; the
 // same of all its experts; the downs of all its experts; linear attention's inputs; every other
 // tensor by itself.
 
@@ -25,5 +26,10 @@ namespace nibble {
 //
 // Requires: the formats are decided, the parts are cut, and the source is under 2^60 bytes.
 void LayOutSlab(LoadPlan& plan);
+
+// Sets plan.scale_scratch_bytes and plan.staging_bytes from the parts and the configured staging.
+//
+// Requires: the formats are decided and the parts are cut.
+void SizeStaging(LoadPlan& plan);
 
 }  // namespace nibble

@@ -83,7 +83,7 @@ void HostBuffer::Free() {
 
 absl::StatusOr<StagingRing> StagingRing::Allocate(Device& device,
                                                   VramBudget::Reservation& reservation,
-                                                  int64_t staging_bytes,
+                                                  int64_t staging_bytes, int64_t scratch_bytes,
                                                   const StagingShape& shape) {
   absl::StatusOr<DeviceBuffer> buffer =
       DeviceBuffer::Allocate(device, reservation, Purpose::kStaging, staging_bytes);
@@ -92,14 +92,18 @@ absl::StatusOr<StagingRing> StagingRing::Allocate(Device& device,
   }
   if (device.traits().host_visible) {
     const std::span<std::byte> view = device.HostView(buffer->span());
-    return StagingRing(shape, *std::move(buffer), HostBuffer(), view);
+    return StagingRing(shape, scratch_bytes, *std::move(buffer), HostBuffer(), view);
   }
   const int64_t used_bytes = CellsBytes(SlotCount(shape)) + SlotCount(shape) * shape.slot_bytes;
   absl::StatusOr<std::span<std::byte>> host = device.AllocateHost(used_bytes);
   if (!host.ok()) {
     return host.status();
   }
-  return StagingRing(shape, *std::move(buffer), HostBuffer(device, *host), *host);
+  return StagingRing(shape, scratch_bytes, *std::move(buffer), HostBuffer(device, *host), *host);
+}
+
+DeviceSpan StagingRing::scratch() const {
+  return buffer_.span().Slice(buffer_.span().bytes() - scratch_bytes_, scratch_bytes_);
 }
 
 StagingRing::Slot StagingRing::slot(int reader_index, int slot_index) const {

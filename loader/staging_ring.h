@@ -1,10 +1,10 @@
 // The fixed memory that a load streams through: one device allocation, and on devices that the host
 // cannot see into its page-locked mirror.
 //
-//   | cells: one line of 64 bytes a slot | slot 0 | slot 1 | ... | (rest unused)
+//   | cells: one line of 64 bytes a slot | slot 0 | slot 1 | ... | (unused) | scratch
 //
 // A slot belongs to one reader. Its cell takes the device's answer to "which element is the first
-// that is NaN or Inf".
+// that is NaN or Inf". The scratch is the device's alone (ScaleScratch).
 
 #pragma once
 
@@ -61,19 +61,28 @@ class StagingRing {
     std::span<std::byte> host_cell;
   };
 
+  // Allocates `staging_bytes`, the last `scratch_bytes` of them for the scratch.
+  //
   // Errors: RESOURCE_EXHAUSTED.
   static absl::StatusOr<StagingRing> Allocate(Device& device, VramBudget::Reservation& reservation,
-                                              int64_t staging_bytes, const StagingShape& shape);
+                                              int64_t staging_bytes, int64_t scratch_bytes,
+                                              const StagingShape& shape);
 
   const StagingShape& shape() const { return shape_; }
   Slot slot(int reader_index, int slot_index) const;
+  DeviceSpan scratch() const;
 
  private:
-  StagingRing(const StagingShape& shape, DeviceBuffer buffer, HostBuffer mirror,
-              std::span<std::byte> host)
-      : shape_(shape), buffer_(std::move(buffer)), mirror_(std::move(mirror)), host_(host) {}
+  StagingRing(const StagingShape& shape, int64_t scratch_bytes, DeviceBuffer buffer,
+              HostBuffer mirror, std::span<std::byte> host)
+      : shape_(shape),
+        scratch_bytes_(scratch_bytes),
+        buffer_(std::move(buffer)),
+        mirror_(std::move(mirror)),
+        host_(host) {}
 
   StagingShape shape_;
+  int64_t scratch_bytes_;
   DeviceBuffer buffer_;
   HostBuffer mirror_;          // Empty on the host device.
   std::span<std::byte> host_;  // The host's side, offset by offset as `buffer_`.

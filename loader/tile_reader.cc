@@ -22,10 +22,29 @@ absl::Status About(const PlannedTensor& tensor, const absl::Status& status) {
   return named;
 }
 
+// The type of a tile's numbers if they must be finite: elements, and scales in fp32.
+std::optional<FloatType> CheckedType(const PlannedTensor& tensor, Plane plane) {
+  if (plane == Plane::kData) {
+    return tensor.form == SourceForm::kFourBit ? std::nullopt : std::optional(ElementType(tensor));
+  }
+  return PlaneUnitBytes(tensor, plane) == int64_t{sizeof(float)} ? std::optional(FloatType::kF32)
+                                                                 : std::nullopt;
+}
+
+// Whether a part's scales pass through the scratch.
+bool NeedsRoom(const PlannedTensor& tensor) {
+  return tensor.double_quantized && tensor.form != SourceForm::kFourBit;
+}
+
 }  // namespace
 
-TileQueue::TileQueue(const LoadPlan& plan, const TileList& tiles, LoadObserver& observer)
-    : plan_(plan), tiles_(tiles), observer_(observer), tiles_left_(plan.tensors.size()) {
+TileQueue::TileQueue(const LoadPlan& plan, const TileList& tiles, ScaleScratch& scratch,
+                     LoadObserver& observer)
+    : plan_(plan),
+      tiles_(tiles),
+      scratch_(scratch),
+      observer_(observer),
+      tiles_left_(plan.tensors.size()) {
   for (size_t index = 0; index < plan.tensors.size(); ++index) {
     const int64_t count = tiles.tensor_tiles(static_cast<int64_t>(index));
     tiles_left_[index] = count;
@@ -54,12 +73,12 @@ void TileQueue::Fail(int64_t tile_index, absl::Status status) {
     failed_tile_ = tile_index;
   }
   failed_ = true;
+  scratch_.Stop();
 }
 
 void TileQueue::CountDone(const Tile& tile) {
   const auto tensor_index = static_cast<size_t>(tile.tensor_index);
-  const int64_t bytes =
-      tile.element_count * BytesPerElement(SourceType(plan_.tensors[tensor_index]));
+  const int64_t bytes = tile.count * FileUnitBytes(plan_.tensors[tensor_index], tile.plane);
   LoadProgress progress;
   progress.read_bytes = read_bytes_ += bytes;
   progress.source_bytes = plan_.source_bytes;
@@ -81,7 +100,7 @@ void TileReader::Run() {
       InFlight& in_flight = slots_[index];
       Finish(in_flight);
       const std::optional<Tile> tile = load_.tiles.Next();
-      if (!tile.has_value()) {
+      if (!tile.has_value() || !FindRoom(*tile)) {
         break;
       }
       if (absl::Status begun = Begin(*tile, in_flight); !begun.ok()) {
@@ -90,9 +109,7 @@ void TileReader::Run() {
     }
   }
   // Also after a failure: what is in flight may hold an earlier error, and still uses the memory.
-  for (InFlight& in_flight : slots_) {
-    Finish(in_flight);
-  }
+  FinishAll();
   if (queue_ != nullptr) {
     if (absl::Status status = queue_->Synchronize(); !status.ok()) {
       load_.tiles.Fail(-1, std::move(status));
@@ -106,8 +123,14 @@ absl::Status TileReader::Start() {
     return queue.status();
   }
   queue_ = *std::move(queue);
+  const auto new_event = [this]() { return load_.device.NewEvent(); };
+  absl::StatusOr<std::unique_ptr<Event>> sealed = new_event();
+  if (!sealed.ok()) {
+    return sealed.status();
+  }
+  sealed_ = *std::move(sealed);
   for (int index = 0; index < load_.ring.shape().slots_per_reader; ++index) {
-    absl::StatusOr<std::unique_ptr<Event>> done = load_.device.NewEvent();
+    absl::StatusOr<std::unique_ptr<Event>> done = new_event();
     if (!done.ok()) {
       return done.status();
     }
@@ -116,23 +139,37 @@ absl::Status TileReader::Start() {
   return absl::OkStatus();
 }
 
+bool TileReader::FindRoom(const Tile& tile) {
+  const PlannedTensor& tensor = this->tensor(tile);
+  if (!NeedsRoom(tensor)) {
+    return true;
+  }
+  const int64_t bytes = ScaleBytes(part(tile).element_count, tensor.block_size);
+  room_ = load_.scratch.TryLend(tile, bytes);
+  if (room_.empty()) {
+    FinishAll();  // Whoever waits holds up nobody (ScaleScratch).
+    room_ = load_.scratch.Lend(tile, bytes);
+  }
+  return !room_.empty();
+}
+
 absl::Status TileReader::Begin(const Tile& tile, InFlight& in_flight) {
   const PlannedTensor& tensor = this->tensor(tile);
-  const PlannedPart& part = this->part(tile);
-  const int64_t element_bytes = BytesPerElement(SourceType(tensor));
-  const int64_t tile_offset = tile.first_element * element_bytes;
-  const int64_t tile_bytes = tile.element_count * element_bytes;
-  const bool kept = tensor.format == Format::kAsStored;
-  // What is kept goes to its place at once, past the slot: on the host device it is read there.
-  const DeviceSpan target = kept ? load_.slab.Slice(part.data_offset + tile_offset, tile_bytes)
-                                 : in_flight.slot.device.Slice(0, tile_bytes);
+  const PlanePlace& place = part(tile)[tile.plane];
+  const int64_t unit_bytes = FileUnitBytes(tensor, tile.plane);
+  const int64_t tile_offset = tile.first * unit_bytes;
+  const int64_t tile_bytes = tile.count * unit_bytes;
+  // What is copied goes to its place at once, past the slot: on the host device it is read there.
+  const DeviceSpan target = IsCopied(tensor)
+                                ? load_.slab.Slice(place.slab_offset + tile_offset, tile_bytes)
+                                : in_flight.slot.device.Slice(0, tile_bytes);
   const std::span<std::byte> host =
       load_.device.traits().host_visible
           ? load_.device.HostView(target)
           : in_flight.slot.host.first(static_cast<size_t>(tile_bytes));
 
-  const ReadOnlyFile& file = *load_.files[static_cast<size_t>(tensor.shard_index)];
-  absl::Status status = file.Read(tensor.file_offset + part.source_offset + tile_offset, host);
+  const ReadOnlyFile& file = *load_.files[static_cast<size_t>(place.shard_index)];
+  absl::Status status = file.Read(place.file_offset + tile_offset, host);
   if (!status.ok()) {
     return status;
   }
@@ -140,10 +177,7 @@ absl::Status TileReader::Begin(const Tile& tile, InFlight& in_flight) {
   in_flight.bytes = host;
   status = queue_->CopyToDevice(host, target);
   if (status.ok()) {
-    status = kept ? QueueCheck(tile, in_flight, target) : QueueQuantize(tile, in_flight, target);
-  }
-  if (status.ok() && !load_.plan.quantization.allow_non_finite) {
-    status = queue_->CopyToHost(in_flight.slot.device_cell, in_flight.slot.host_cell);
+    status = QueueWork(tile, in_flight, target);
   }
   if (status.ok()) {
     status = queue_->Record(*in_flight.done);
@@ -154,22 +188,41 @@ absl::Status TileReader::Begin(const Tile& tile, InFlight& in_flight) {
   return status;
 }
 
+absl::Status TileReader::QueueWork(const Tile& tile, const InFlight& in_flight, DeviceSpan target) {
+  const PlannedTensor& tensor = this->tensor(tile);
+  const bool checked =
+      !load_.plan.quantization.allow_non_finite && CheckedType(tensor, tile.plane).has_value();
+  absl::Status status;
+  if (!IsCopied(tensor)) {
+    status = QueueQuantize(tile, in_flight, target);
+  } else if (checked) {
+    status = QueueCheck(tile, in_flight, target);
+  }
+  if (status.ok() && checked) {
+    status = queue_->CopyToHost(in_flight.slot.device_cell, in_flight.slot.host_cell);
+  }
+  return status;
+}
+
 absl::Status TileReader::QueueQuantize(const Tile& tile, const InFlight& in_flight,
                                        DeviceSpan source) {
   const PlannedTensor& tensor = this->tensor(tile);
   const PlannedPart& part = this->part(tile);
-  const int64_t block_size = load_.plan.quantization.block_size;
   QuantizeArgs args;
   args.codebook = tensor.format == Format::kFp4 ? Codebook::kFp4 : Codebook::kNf4;
-  args.block_size = block_size;
-  args.source_type = SourceType(tensor);
-  args.element_count = tile.element_count;
+  args.block_size = tensor.block_size;
+  args.source_type = ElementType(tensor);
+  args.element_count = tile.count;
   args.source = source;
   // Exact divisions: a tile starts on a block, and a block is an even number of elements.
   args.codes =
-      load_.slab.Slice(part.data_offset + tile.first_element / 2, CodeBytes(tile.element_count));
-  args.scales = load_.slab.Slice(part.scales_offset + ScaleBytes(tile.first_element, block_size),
-                                 ScaleBytes(tile.element_count, block_size));
+      load_.slab.Slice(part[Plane::kData].slab_offset + tile.first / 2, CodeBytes(tile.count));
+  const int64_t scales_offset = ScaleBytes(tile.first, tensor.block_size);
+  const int64_t scales_bytes = ScaleBytes(tile.count, tensor.block_size);
+  args.scales =
+      NeedsRoom(tensor)
+          ? room_.Slice(scales_offset, scales_bytes)
+          : load_.slab.Slice(part[Plane::kScales].slab_offset + scales_offset, scales_bytes);
   if (!load_.plan.quantization.allow_non_finite) {
     args.first_non_finite = in_flight.slot.device_cell;
   }
@@ -177,16 +230,19 @@ absl::Status TileReader::QueueQuantize(const Tile& tile, const InFlight& in_flig
 }
 
 absl::Status TileReader::QueueCheck(const Tile& tile, const InFlight& in_flight,
-                                    DeviceSpan source) {
-  if (load_.plan.quantization.allow_non_finite) {
-    return absl::OkStatus();
-  }
+                                    DeviceSpan target) {
   FindNonFiniteArgs args;
-  args.source_type = SourceType(tensor(tile));
-  args.element_count = tile.element_count;
-  args.source = source;
+  args.source_type = *CheckedType(tensor(tile), tile.plane);
+  args.element_count = tile.count;
+  args.source = target;
   args.first_non_finite = in_flight.slot.device_cell;
   return load_.device.ops().FindNonFinite(*queue_, args);
+}
+
+void TileReader::FinishAll() {
+  for (InFlight& in_flight : slots_) {
+    Finish(in_flight);
+  }
 }
 
 void TileReader::Finish(InFlight& in_flight) {
@@ -198,6 +254,9 @@ void TileReader::Finish(InFlight& in_flight) {
   if (status.ok() && !load_.plan.quantization.allow_non_finite) {
     status = CheckFinite(*tile, in_flight);
   }
+  if (status.ok() && NeedsRoom(tensor(*tile)) && load_.scratch.CountDone(*tile)) {
+    status = SealPart(*tile);
+  }
   if (!status.ok()) {
     load_.tiles.Fail(tile->index, std::move(status));
     return;
@@ -206,27 +265,37 @@ void TileReader::Finish(InFlight& in_flight) {
 }
 
 absl::Status TileReader::CheckFinite(const Tile& tile, const InFlight& in_flight) const {
+  const PlannedTensor& tensor = this->tensor(tile);
+  const std::optional<FloatType> type = CheckedType(tensor, tile.plane);
   uint64_t index = kAllFinite;
-  std::memcpy(&index, in_flight.slot.host_cell.data(), sizeof(index));
+  if (type.has_value()) {
+    std::memcpy(&index, in_flight.slot.host_cell.data(), sizeof(index));
+  }
   if (index == kAllFinite) {
     return absl::OkStatus();
   }
-  const PlannedTensor& tensor = this->tensor(tile);
-  const FloatType type = SourceType(tensor);
-  Check(index < static_cast<uint64_t>(tile.element_count), "the cell points into its tile");
-  const float value = LoadElement(type, in_flight.bytes.data(), static_cast<int64_t>(index));
-  const int64_t element = part(tile).source_offset / BytesPerElement(type) + tile.first_element +
-                          static_cast<int64_t>(index);
+  Check(index < static_cast<uint64_t>(tile.count), "the cell points into its tile");
+  const float value = LoadElement(*type, in_flight.bytes.data(), static_cast<int64_t>(index));
+  const PlanePlace& place = part(tile)[tile.plane];
+  const bool is_scale = tile.plane != Plane::kData;
+  const int64_t before =
+      is_scale ? 0 : (place.file_offset - tensor.file_offset) / FileUnitBytes(tensor, tile.plane);
   ErrorDetails details;
   details.reason = "NON_FINITE";
   details.resource = tensor.name;
-  return WithDetails(absl::DataLossError(absl::StrCat(
-                         load_.checkpoint.shards[static_cast<size_t>(tensor.shard_index)].file_name,
-                         ": ", tensor.name, ": expected finite values, found ",
-                         std::isnan(value) ? "NaN" : (value > 0 ? "Inf" : "-Inf"), " at element ",
-                         element, " of [", absl::StrJoin(tensor.shape, ", "),
-                         "]; allow_non_finite loads it as bitsandbytes would")),
-                     details);
+  return WithDetails(
+      absl::DataLossError(absl::StrCat(
+          load_.checkpoint.shards[static_cast<size_t>(place.shard_index)].file_name, ": ",
+          tensor.name, ": expected finite ", is_scale ? "scales" : "values", ", found ",
+          std::isnan(value) ? "NaN" : (value > 0 ? "Inf" : "-Inf"), " at ",
+          is_scale ? "scale " : "element ", before + tile.first + static_cast<int64_t>(index),
+          " of [", absl::StrJoin(tensor.shape, ", "),
+          "]; allow_non_finite loads it as bitsandbytes would")),
+      details);
+}
+
+absl::Status TileReader::SealPart(const Tile& tile) {
+  return absl::UnimplementedError(absl::StrCat(tensor(tile).name, ": double quantization"));
 }
 
 }  // namespace nibble

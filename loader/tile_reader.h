@@ -17,6 +17,7 @@
 #include "loader/checkpoint_directory.h"
 #include "loader/load_plan.h"
 #include "loader/quantizing_loader.h"
+#include "loader/scale_scratch.h"
 #include "loader/staging_ring.h"
 #include "loader/tile_list.h"
 
@@ -27,7 +28,8 @@ namespace nibble {
 class TileQueue {
  public:
   // All must outlive the queue.
-  TileQueue(const LoadPlan& plan, const TileList& tiles, LoadObserver& observer);
+  TileQueue(const LoadPlan& plan, const TileList& tiles, ScaleScratch& scratch,
+            LoadObserver& observer);
 
   // The next tile in the order of the files; none at the end, after a failure, or once cancelled.
   std::optional<Tile> Next();
@@ -46,6 +48,7 @@ class TileQueue {
  private:
   const LoadPlan& plan_;
   const TileList& tiles_;
+  ScaleScratch& scratch_;  // Nobody waits for room once the load has failed.
   LoadObserver& observer_;
   int64_t tensors_total_ = 0;
 
@@ -73,6 +76,7 @@ class TileReader {
     const ShardFiles& files;
     DeviceSpan slab;
     const StagingRing& ring;
+    ScaleScratch& scratch;
     TileQueue& tiles;
   };
 
@@ -86,15 +90,24 @@ class TileReader {
     StagingRing::Slot slot;
     std::unique_ptr<Event> done;
     std::optional<Tile> tile;          // What is in the slot, if anything.
-    std::span<const std::byte> bytes;  // Its elements, as they were read.
+    std::span<const std::byte> bytes;  // As they were read.
   };
 
   absl::Status Start();
+
+  // Room for the fp32 scales of a tile that is double-quantized. False if the load has failed.
+  bool FindRoom(const Tile& tile);
+
   absl::Status Begin(const Tile& tile, InFlight& in_flight);
+  absl::Status QueueWork(const Tile& tile, const InFlight& in_flight, DeviceSpan target);
   absl::Status QueueQuantize(const Tile& tile, const InFlight& in_flight, DeviceSpan source);
-  absl::Status QueueCheck(const Tile& tile, const InFlight& in_flight, DeviceSpan source);
+  absl::Status QueueCheck(const Tile& tile, const InFlight& in_flight, DeviceSpan target);
   void Finish(InFlight& in_flight);
+  void FinishAll();
   absl::Status CheckFinite(const Tile& tile, const InFlight& in_flight) const;
+
+  // Brings the scales of a part that is complete from the scratch to 8 bits in the slab.
+  absl::Status SealPart(const Tile& tile);
 
   const PlannedTensor& tensor(const Tile& tile) const {
     return load_.plan.tensors[static_cast<size_t>(tile.tensor_index)];
@@ -106,6 +119,8 @@ class TileReader {
   const Load load_;
   const int reader_index_;
   std::unique_ptr<Queue> queue_;
+  std::unique_ptr<Event> sealed_;
+  DeviceSpan room_;  // Of the scales of the tile that is being begun.
   std::vector<InFlight> slots_;
 };
 

@@ -8,6 +8,7 @@
 #include <span>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "kernels/device.h"
 #include "loader/device_buffer.h"
 #include "loader/load_plan.h"
@@ -25,15 +26,25 @@ class Weights {
   int64_t allocated_bytes() const;
   int64_t allocated_peak_bytes() const { return reservation_->allocated_peak_bytes(); }
 
-  // Where a part's codes (or kept elements) and scales lie, in the tensor's layout.
-  DeviceSpan data(const PlannedTensor& tensor, const PlannedPart& part) const;
-  DeviceSpan scales(const PlannedTensor& tensor, const PlannedPart& part) const;
+  // Where a plane of a part lies, in the tensor's layout; empty if there is none.
+  DeviceSpan plane(const PlannedTensor& tensor, const PlannedPart& part, Plane plane) const;
 
-  // The only way out: a part's bytes in bitsandbytes' order, whatever its layout on the device.
+  // What double-quantized scales need beside their planes: fp32 [1], and fp32 [256].
   //
-  // Requires: the sizes are those of data() and scales(); the queue belongs to the calling thread.
+  // Requires: tensor.double_quantized.
+  DeviceSpan scale_mean(const PlannedPart& part) const;
+  DeviceSpan scale_map(const PlannedTensor& tensor) const;
+
+  // The only way out: bytes of a plane in bitsandbytes' order, whatever their layout on the device,
+  // `target.size()` of them from `offset_bytes` on. Waits for them.
+  //
+  // Requires: the range lies within the plane; the queue belongs to the calling thread.
   absl::Status CopyStandardBytes(Queue& queue, const PlannedTensor& tensor, const PlannedPart& part,
-                                 std::span<std::byte> data, std::span<std::byte> scales) const;
+                                 Plane plane, int64_t offset_bytes,
+                                 std::span<std::byte> target) const;
+
+  // The mean of a part's scales. Waits for it. Requires: tensor.double_quantized.
+  absl::StatusOr<float> CopyScaleMean(Queue& queue, const PlannedPart& part) const;
 
  private:
   std::shared_ptr<const LoadPlan> plan_;

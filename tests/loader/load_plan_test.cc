@@ -71,9 +71,9 @@ TEST(LoadPlanTest, CountsEveryByteOfASmallModel) {
   EXPECT_EQ(Find(*plan, kNorm).device_bytes, 128);
   // The norm is of no layer and comes first: 128 bytes, rounded up to 256. Then the codes, which
   // end at 3456 (3328 + 128 of padding: 3584), then the scales up to 3984; one page.
-  EXPECT_EQ(Find(*plan, kNorm).parts[0].data_offset, 0);
-  EXPECT_EQ(Find(*plan, kUp).parts[0].data_offset, 256);
-  EXPECT_EQ(Find(*plan, kUp).parts[0].scales_offset, 3584);
+  EXPECT_EQ(Find(*plan, kNorm).parts[0][Plane::kData].slab_offset, 0);
+  EXPECT_EQ(Find(*plan, kUp).parts[0][Plane::kData].slab_offset, 256);
+  EXPECT_EQ(Find(*plan, kUp).parts[0][Plane::kScales].slab_offset, 3584);
   EXPECT_EQ(plan->weights_bytes, 4096);
   EXPECT_EQ(plan->staging_bytes, 128_MiB);
   EXPECT_EQ(plan->resident_bytes(), 4096);
@@ -203,7 +203,8 @@ TEST(LoadPlanTest, QuantizesEachExpertAndEachHalfOfAFusedTensorByItself) {
   ASSERT_EQ(tensor.parts.size(), 6);
   for (size_t index = 0; index < 6; ++index) {
     EXPECT_EQ(tensor.parts[index].element_count, 65);
-    EXPECT_EQ(tensor.parts[index].source_offset, static_cast<int64_t>(index) * 130);
+    EXPECT_EQ(tensor.parts[index][Plane::kData].file_offset - tensor.file_offset,
+              static_cast<int64_t>(index) * 130);
   }
   // Of 65 elements each: 33 bytes of codes and two scales.
   EXPECT_EQ(tensor.device_bytes, 6 * (33 + 8));
@@ -225,13 +226,18 @@ TEST(LoadPlanTest, PutsTogetherWhatAKernelReadsTogether) {
         .parts[0];
   };
   // 256 bytes of codes each, then the scales of 32 bytes on 256-byte boundaries.
-  EXPECT_THAT((std::vector<int64_t>{
-                  part(0, "gate_proj").data_offset, part(0, "up_proj").data_offset,
-                  part(1, "gate_proj").data_offset, part(1, "up_proj").data_offset,
-                  part(0, "gate_proj").scales_offset, part(0, "up_proj").scales_offset,
-                  part(1, "gate_proj").scales_offset, part(1, "up_proj").scales_offset,
-                  part(0, "down_proj").data_offset, part(1, "down_proj").data_offset,
-                  part(0, "down_proj").scales_offset, part(1, "down_proj").scales_offset}),
+  EXPECT_THAT((std::vector<int64_t>{part(0, "gate_proj")[Plane::kData].slab_offset,
+                                    part(0, "up_proj")[Plane::kData].slab_offset,
+                                    part(1, "gate_proj")[Plane::kData].slab_offset,
+                                    part(1, "up_proj")[Plane::kData].slab_offset,
+                                    part(0, "gate_proj")[Plane::kScales].slab_offset,
+                                    part(0, "up_proj")[Plane::kScales].slab_offset,
+                                    part(1, "gate_proj")[Plane::kScales].slab_offset,
+                                    part(1, "up_proj")[Plane::kScales].slab_offset,
+                                    part(0, "down_proj")[Plane::kData].slab_offset,
+                                    part(1, "down_proj")[Plane::kData].slab_offset,
+                                    part(0, "down_proj")[Plane::kScales].slab_offset,
+                                    part(1, "down_proj")[Plane::kScales].slab_offset}),
               ElementsAre(0, 256, 512, 768, 1024, 1280, 1536, 1792, 2048, 2304, 2560, 2816));
 }
 

@@ -46,11 +46,11 @@ void ExpectEqualToTheReference(Device& device, const Weights& weights,
     int64_t covered_bytes = 0;
     for (const PlannedPart& part : tensor.parts) {
       const int64_t part_bytes = part.element_count * DtypeBits(tensor.source_dtype) / 8;
+      const int64_t offset = part[Plane::kData].file_offset - tensor.file_offset;
       const auto elements =
-          source.subspan(static_cast<size_t>(part.source_offset), static_cast<size_t>(part_bytes));
-      EXPECT_TRUE(LoadedPart(device, weights, tensor, part) ==
-                  ExpectedPart(weights.plan(), tensor, elements))
-          << tensor.name << " at " << part.source_offset;
+          source.subspan(static_cast<size_t>(offset), static_cast<size_t>(part_bytes));
+      EXPECT_TRUE(LoadedPart(device, weights, tensor, part) == ExpectedPart(tensor, elements))
+          << tensor.name << " at " << offset;
       covered_bytes += part_bytes;
     }
     EXPECT_EQ(covered_bytes, std::ssize(source)) << tensor.name;

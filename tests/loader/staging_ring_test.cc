@@ -46,7 +46,7 @@ TEST(StagingRingTest, SlotsOnTheHostAreTheStagingItself) {
   ASSERT_TRUE(reservation.ok());
   const StagingShape shape = ShapeStaging(kHostTraits, 1_MiB, 3, 8);
   const absl::StatusOr<StagingRing> ring =
-      StagingRing::Allocate(*device, *reservation, 1_MiB, shape);
+      StagingRing::Allocate(*device, *reservation, 1_MiB, 0, shape);
   ASSERT_TRUE(ring.ok());
   EXPECT_EQ(device->host_bytes(), 0);
   std::set<const std::byte*> starts;

@@ -10,13 +10,14 @@ namespace {
 
 LoadPlan PlanOfParts(int64_t block_size, Dtype dtype, const std::vector<int64_t>& part_elements) {
   LoadPlan plan;
-  plan.quantization.block_size = block_size;
   PlannedTensor skipped;
   skipped.loaded = false;
   skipped.source_dtype = Dtype::kI64;
   plan.tensors.push_back(skipped);
   PlannedTensor tensor;
   tensor.source_dtype = dtype;
+  tensor.format = Format::kNf4;
+  tensor.block_size = block_size;
   for (const int64_t elements : part_elements) {
     PlannedPart part;
     part.element_count = elements;
@@ -41,11 +42,11 @@ TEST(TileListTest, CoversEveryElementOnceInOrderAndCutsOnBlocks) {
         EXPECT_GE(tile.part_index, last_part);
         last_part = tile.part_index;
         int64_t& part_covered = covered[static_cast<size_t>(tile.part_index)];
-        EXPECT_EQ(tile.first_element, part_covered);
-        EXPECT_EQ(tile.first_element % block_size, 0);
-        EXPECT_GT(tile.element_count, 0);
-        EXPECT_LE(tile.element_count * DtypeBits(dtype) / 8, 65'536);
-        part_covered += tile.element_count;
+        EXPECT_EQ(tile.first, part_covered);
+        EXPECT_EQ(tile.first % block_size, 0);
+        EXPECT_GT(tile.count, 0);
+        EXPECT_LE(tile.count * DtypeBits(dtype) / 8, 65'536);
+        part_covered += tile.count;
       }
       EXPECT_EQ(covered, part_elements);
       EXPECT_EQ(tiles.tensor_tiles(0), 0);
@@ -59,7 +60,7 @@ TEST(TileListTest, TakesNoMemoryByTheSizeOfTheSource) {
   const LoadPlan plan = PlanOfParts(64, Dtype::kBf16, {int64_t{1} << 59});
   const TileList tiles(plan, 65'536);
   EXPECT_EQ(tiles.size(), int64_t{1} << 44);
-  EXPECT_EQ(tiles.tile(tiles.size() - 1).first_element, (int64_t{1} << 59) - 32'768);
+  EXPECT_EQ(tiles.tile(tiles.size() - 1).first, (int64_t{1} << 59) - 32'768);
 }
 
 }  // namespace

@@ -65,8 +65,7 @@ struct PartBytes {
 };
 
 // `elements` are those of the part, as the test wrote them.
-inline PartBytes ExpectedPart(const LoadPlan& plan, const PlannedTensor& tensor,
-                              std::span<const std::byte> elements) {
+inline PartBytes ExpectedPart(const PlannedTensor& tensor, std::span<const std::byte> elements) {
   PartBytes expected;
   if (tensor.format == Format::kAsStored) {
     expected.data.assign(elements.begin(), elements.end());
@@ -74,7 +73,7 @@ inline PartBytes ExpectedPart(const LoadPlan& plan, const PlannedTensor& tensor,
   }
   const FloatType type = *AsFloatType(tensor.source_dtype);
   const int64_t count = std::ssize(elements) / BytesPerElement(type);
-  const int64_t block_size = plan.quantization.block_size;
+  const int64_t block_size = tensor.block_size;
   expected.data.resize(static_cast<size_t>((count + 1) / 2));
   expected.scales.resize(static_cast<size_t>((count + block_size - 1) / block_size * 4));
   QuantizeRef(tensor.format == Format::kFp4 ? Codebook::kFp4 : Codebook::kNf4, block_size, type,
@@ -83,17 +82,24 @@ inline PartBytes ExpectedPart(const LoadPlan& plan, const PlannedTensor& tensor,
   return expected;
 }
 
-inline PartBytes LoadedPart(Device& device, const Weights& weights, const PlannedTensor& tensor,
-                            const PlannedPart& part) {
+// A plane of a loaded part, as standard bytes.
+inline std::vector<std::byte> LoadedPlane(Device& device, const Weights& weights,
+                                          const PlannedTensor& tensor, const PlannedPart& part,
+                                          Plane plane) {
   absl::StatusOr<std::unique_ptr<Queue>> queue = device.NewQueue();
   Check(queue.ok(), "a queue");
-  PartBytes loaded;
-  loaded.data.resize(static_cast<size_t>(weights.data(tensor, part).bytes()));
-  loaded.scales.resize(static_cast<size_t>(weights.scales(tensor, part).bytes()));
+  std::vector<std::byte> bytes(static_cast<size_t>(PlaneBytes(tensor, part, plane)));
   const absl::Status status =
-      weights.CopyStandardBytes(**queue, tensor, part, loaded.data, loaded.scales);
+      bytes.empty() ? absl::OkStatus()
+                    : weights.CopyStandardBytes(**queue, tensor, part, plane, 0, bytes);
   Check(status.ok(), status.ToString().c_str());
-  return loaded;
+  return bytes;
+}
+
+inline PartBytes LoadedPart(Device& device, const Weights& weights, const PlannedTensor& tensor,
+                            const PlannedPart& part) {
+  return {LoadedPlane(device, weights, tensor, part, Plane::kData),
+          LoadedPlane(device, weights, tensor, part, Plane::kScales)};
 }
 
 }  // namespace nibble
