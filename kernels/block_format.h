@@ -47,9 +47,6 @@ constexpr int64_t ScaleBytes(int64_t element_count, int64_t block_size) {
   return BlockCount(element_count, block_size) * 4;
 }
 
-// Double quantization: scales that share a maximum.
-inline constexpr int64_t kScaleBlockSize = 256;
-
 static_assert(CodeBytes(64) + ScaleBytes(64, 64) == 36, "4.5 bits an element");
 static_assert(CodeBytes(65) == 33 && BlockCount(65, 64) == 2, "a short last block");
 

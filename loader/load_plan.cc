@@ -7,8 +7,10 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "kernels/error_details.h"
+#include "loader/f8_tile.h"
 #include "loader/quantization_policy.h"
 #include "loader/slab_layout.h"
+#include "loader/tile_list.h"
 
 namespace nibble {
 namespace {
@@ -91,6 +93,17 @@ PlannedPart StoredPart(const CheckpointTensor& source) {
   return part;
 }
 
+// A tile of 8-bit floats has the scales of its rows beside it.
+absl::Status CheckF8Rows(const PlannedTensor& tensor) {
+  if (tensor.form == SourceForm::kF8 &&
+      F8TileElements(tensor, TileList::kTileBytesMin) < tensor.block_size) {
+    return absl::UnimplementedError(absl::StrCat(
+        tensor.name, ": rows of [", absl::StrJoin(tensor.shape, ", "), "] with a scale for each ",
+        tensor.f8_scale->block_columns, " elements are too long for a tile"));
+  }
+  return absl::OkStatus();
+}
+
 // Decides about every tensor and cuts the loaded ones into parts.
 absl::Status PlanTensors(const Checkpoint& checkpoint, LoadPlan& plan) {
   const ModelFamily* const family = FindFamily(checkpoint.config.model_type);
@@ -112,6 +125,9 @@ absl::Status PlanTensors(const Checkpoint& checkpoint, LoadPlan& plan) {
     }
     if (!tensor.loaded) {
       continue;
+    }
+    if (absl::Status fits = CheckF8Rows(tensor); !fits.ok()) {
+      return fits;
     }
     if (PartCount(tensor) > kPartCountMax - part_count) {
       return absl::UnimplementedError(
@@ -156,9 +172,43 @@ void WarnOfQuantizedRest(LoadPlan& plan) {
   }
 }
 
+// Less than this share of the elements in their own type is not worth a line.
+constexpr double kLargeShare = 0.01;
+
+// Of what stays large though no rule of a family we know keeps it: embeddings and output heads are
+// always there, these are surprises.
+void WarnOfLargeRest(LoadPlan& plan) {
+  int64_t count = 0;
+  int64_t elements = 0;
+  int64_t bytes = 0;
+  const PlannedTensor* first = nullptr;
+  for (const PlannedTensor& tensor : plan.tensors) {
+    const bool surprising = tensor.weight.role == Role::kOther ||
+                            (plan.partly_quantized && plan.quantization.keep_unquantized_rest);
+    const bool table =
+        tensor.weight.role == Role::kEmbedding || tensor.weight.role == Role::kOutputHead;
+    if (!tensor.loaded || tensor.quantized() || !surprising || table) {
+      continue;
+    }
+    first = count++ == 0 ? &tensor : first;
+    bytes += tensor.device_bytes;
+    for (const PlannedPart& part : tensor.parts) {
+      elements += part.element_count;
+    }
+  }
+  const double share = static_cast<double>(elements) / static_cast<double>(plan.loaded_elements);
+  if (share >= kLargeShare && plan.quantization.format != Format::kAsStored) {
+    plan.warnings.push_back(absl::StrFormat(
+        "%d tensors of %d bytes, %.1f %% of the weights, stay in their own type, the first is %s "
+        "(%s: %s); `quantize` can name them",
+        count, bytes, 100 * share, first->name, DtypeName(first->source_dtype), first->reason));
+  }
+}
+
 void AddWarnings(const Checkpoint& checkpoint, LoadPlan& plan) {
   plan.warnings = checkpoint.warnings;
   WarnOfQuantizedRest(plan);
+  WarnOfLargeRest(plan);
   if (FindFamily(checkpoint.config.model_type) != nullptr) {
     return;
   }

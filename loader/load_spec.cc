@@ -90,9 +90,7 @@ absl::Status Validate(const QuantizationSpec& spec) {
     return BadField("quantization.quantize", "AS_STORED quantizes nothing; choose NF4 or FP4");
   }
   for (const auto& [option, wanted] :
-       {std::pair("double_quantization", spec.double_quantization),
-        std::pair("keep_unquantized_rest", spec.keep_unquantized_rest),
-        std::pair("scale_search", spec.scale_search), std::pair("error_stats", spec.error_stats)}) {
+       {std::pair("scale_search", spec.scale_search), std::pair("error_stats", spec.error_stats)}) {
     if (wanted) {
       return Unsupported(option);
     }

@@ -24,8 +24,9 @@ struct QuantizationSpec {
   std::vector<std::string> keep;           // Globs over tensor names; kept in their own type.
   std::vector<std::string> quantize;       // Globs over tensor names; quantized. `keep` wins.
   bool keep_unquantized_rest = false;      // Of a checkpoint that is 4-bit only in part.
-  bool scale_search = false;
-  double min_quantized_ratio = 0;  // 0 to 1; a plan below it is refused.
+  bool scale_search = false;               // Least squared error, not the largest magnitude.
+  bool positive_scales = false;            // With scale_search: no negative ones.
+  double min_quantized_ratio = 0;          // 0 to 1; a plan below it is refused.
   bool allow_non_finite = false;
   bool error_stats = false;
 

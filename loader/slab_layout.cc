@@ -4,6 +4,8 @@
 #include <span>
 #include <tuple>
 
+#include "kernels/scale_format.h"
+
 namespace nibble {
 namespace {
 
@@ -122,9 +124,28 @@ int64_t PlaceScaleConstants(LoadPlan& plan, int64_t offset) {
   return offset;
 }
 
+// What the scales mean that are double-quantized here.
+void AddStandardScaleMap(LoadPlan& plan) {
+  int index = -1;
+  for (PlannedTensor& tensor : plan.tensors) {
+    if (!tensor.loaded || !tensor.double_quantized || tensor.form == SourceForm::kFourBit) {
+      continue;
+    }
+    if (index < 0) {
+      const auto standard = std::find(plan.scale_maps.begin(), plan.scale_maps.end(), kScaleMap);
+      index = static_cast<int>(standard - plan.scale_maps.begin());
+      if (standard == plan.scale_maps.end()) {
+        plan.scale_maps.push_back(kScaleMap);
+      }
+    }
+    tensor.scale_map_index = index;
+  }
+}
+
 }  // namespace
 
 void LayOutSlab(LoadPlan& plan) {
+  AddStandardScaleMap(plan);
   const std::vector<Piece> pieces = SortedPieces(plan.tensors);
   int64_t offset = 0;
   for (auto first = pieces.begin(); first != pieces.end();) {

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "kernels/check.h"
+#include "loader/f8_tile.h"
 
 namespace nibble {
 namespace {
@@ -17,8 +18,12 @@ int64_t UnitCount(const PlannedTensor& tensor, const PlannedPart& part, Plane pl
 // Units of a tile of `tile_bytes`.
 int64_t TileUnits(const PlannedTensor& tensor, Plane plane, int64_t tile_bytes) {
   const int64_t unit_bytes = FileUnitBytes(tensor, plane);
-  return IsCopied(tensor) ? RoundDown(tile_bytes, kCopyTileAlignmentBytes) / unit_bytes
-                          : RoundDown(tile_bytes / unit_bytes, tensor.block_size);
+  if (IsCopied(tensor)) {
+    return RoundDown(tile_bytes, kCopyTileAlignmentBytes) / unit_bytes;
+  }
+  return RoundDown(tensor.form == SourceForm::kF8 ? F8TileElements(tensor, tile_bytes)
+                                                  : tile_bytes / unit_bytes,
+                   tensor.block_size);
 }
 
 }  // namespace

@@ -295,7 +295,35 @@ absl::Status TileReader::CheckFinite(const Tile& tile, const InFlight& in_flight
 }
 
 absl::Status TileReader::SealPart(const Tile& tile) {
-  return absl::UnimplementedError(absl::StrCat(tensor(tile).name, ": double quantization"));
+  const PlannedTensor& tensor = this->tensor(tile);
+  const PlannedPart& part = this->part(tile);
+  const int64_t scale_count = BlockCount(part.element_count, tensor.block_size);
+  const DeviceSpan scales =
+      load_.scratch.TryLend(tile, ScaleBytes(part.element_count, tensor.block_size));
+  const DeviceSpan mean = load_.slab.Slice(part.scale_mean_offset, sizeof(float));
+  const auto plane = [this, &tensor, &part](Plane which) {
+    return load_.slab.Slice(part[which].slab_offset, PlaneBytes(tensor, part, which));
+  };
+  Ops& ops = load_.device.ops();
+  absl::Status status =
+      ops.MeanScale(*queue_, {.scale_count = scale_count, .scales = scales, .offset = mean});
+  if (status.ok()) {
+    status = ops.QuantizeScales(*queue_, {.scale_count = scale_count,
+                                          .scales = scales,
+                                          .offset = mean,
+                                          .scale_codes = plane(Plane::kScales),
+                                          .absmax2 = plane(Plane::kScaleMaxima)});
+  }
+  if (status.ok()) {
+    status = queue_->Record(*sealed_);
+  }
+  if (status.ok()) {
+    status = sealed_->Wait();
+  }
+  if (status.ok()) {
+    load_.scratch.GiveBack(tile);
+  }
+  return status.ok() ? status : About(tensor, status);
 }
 
 }  // namespace nibble

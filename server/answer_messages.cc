@@ -1,6 +1,7 @@
 #include "server/answer_messages.h"
 
 #include <algorithm>
+#include <map>
 
 #include "server/grpc_status.h"
 
@@ -66,6 +67,7 @@ v1::Quantization QuantizationMessage(const QuantizationSpec& spec) {
   message.mutable_quantize()->Add(spec.quantize.begin(), spec.quantize.end());
   message.set_keep_unquantized_rest(spec.keep_unquantized_rest);
   message.set_scale_search(spec.scale_search);
+  message.set_positive_scales(spec.positive_scales);
   message.set_min_quantized_ratio(spec.min_quantized_ratio);
   message.set_allow_non_finite(spec.allow_non_finite);
   message.set_error_stats(spec.error_stats);
@@ -98,7 +100,31 @@ v1::PlannedTensor TensorMessage(const PlannedTensor& tensor) {
   message.set_reason(tensor.reason);
   message.set_source_bytes(Wire(tensor.source_bytes));
   message.set_device_bytes(Wire(tensor.device_bytes));
+  if (tensor.loaded && tensor.quantized()) {
+    message.set_block_size(Wire(tensor.block_size));
+    message.set_double_quantized(tensor.double_quantized);
+    message.set_stored_quantized(tensor.form == SourceForm::kFourBit);
+  }
   return message;
+}
+
+void AddTotals(const LoadPlan& plan, v1::LoadReport& message) {
+  std::map<v1::WeightFormat, v1::FormatTotal> totals;
+  for (const PlannedTensor& tensor : plan.tensors) {
+    const v1::WeightFormat format =
+        tensor.loaded ? FormatMessage(tensor.format) : v1::WEIGHT_FORMAT_UNSPECIFIED;
+    v1::FormatTotal& total = totals[format];
+    total.set_format(format);
+    total.set_tensors(total.tensors() + 1);
+    for (const PlannedPart& part : tensor.parts) {
+      total.set_elements(total.elements() + Wire(part.element_count));
+    }
+    total.set_source_bytes(total.source_bytes() + Wire(tensor.source_bytes));
+    total.set_device_bytes(total.device_bytes() + Wire(tensor.device_bytes));
+  }
+  for (const auto& [format, total] : totals) {
+    *message.add_totals() = total;
+  }
 }
 
 v1::Plan TotalsMessage(const LoadPlan& plan) {
@@ -202,6 +228,7 @@ v1::LoadReport ReportMessage(const ModelInfo& info) {
   for (const PlannedTensor& tensor : info.plan->tensors) {
     *message.add_tensors() = TensorMessage(tensor);
   }
+  AddTotals(*info.plan, message);
   message.set_quantized_ratio(info.plan->quantized_ratio());
   message.mutable_warnings()->Add(info.plan->warnings.begin(), info.plan->warnings.end());
   return message;

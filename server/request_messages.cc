@@ -104,6 +104,7 @@ absl::StatusOr<QuantizationSpec> ParseQuantization(const v1::Quantization& messa
   spec.quantize.assign(message.quantize().begin(), message.quantize().end());
   spec.keep_unquantized_rest = message.keep_unquantized_rest();
   spec.scale_search = message.scale_search();
+  spec.positive_scales = message.positive_scales();
   spec.min_quantized_ratio = message.min_quantized_ratio();
   spec.allow_non_finite = message.allow_non_finite();
   spec.error_stats = message.error_stats();

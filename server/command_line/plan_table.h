@@ -14,7 +14,10 @@ std::string RenderPlan(const v1::Plan& plan);
 
 using PlannedTensors = google::protobuf::RepeatedPtrField<v1::PlannedTensor>;
 
-// Every tensor: name, role, types, bytes, reason.
+// What the tensors add up to, grouped by what they are stored as and why.
+std::string RenderGroups(const PlannedTensors& tensors);
+
+// Every tensor: name, role, types, bytes, reason, and its error where it was measured.
 std::string RenderTensors(const PlannedTensors& tensors);
 
 }  // namespace nibble

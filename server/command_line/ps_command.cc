@@ -84,10 +84,12 @@ int RunReport(const PsOptions& options) {
   if (options.client.json) {
     return PrintJson(response);
   }
-  std::printf("%s  %s  %s\n\n%s", response.model().model().c_str(),
-              StateText(response.model()).c_str(), response.model().source().c_str(),
-              RenderTensors(response.report().tensors()).c_str());
-  for (const std::string& warning : response.report().warnings()) {
+  const v1::LoadReport& report = response.report();
+  std::printf("%s  %s  %s\n\n%s\n%s  %.2f %% of the weights in 4 bits\n",
+              response.model().model().c_str(), StateText(response.model()).c_str(),
+              response.model().source().c_str(), RenderTensors(report.tensors()).c_str(),
+              RenderGroups(report.tensors()).c_str(), 100 * report.quantized_ratio());
+  for (const std::string& warning : report.warnings()) {
     std::printf("warning: %s\n", warning.c_str());
   }
   return kExitDone;

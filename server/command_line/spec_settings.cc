@@ -74,8 +74,13 @@ std::vector<Setting> QuantizationSettings(QuantizationSpec* spec) {
                     "Keeps the 16-bit rest of a checkpoint that is 4-bit only in part.",
                     &spec->keep_unquantized_rest),
       SwitchSetting("scale-search",
-                    "Looks for the scale of least squared error in place of the largest magnitude.",
+                    "Looks for the scale of least squared error in place of the largest magnitude: "
+                    "a smaller error, a slower load; any reader of bitsandbytes' format reads it.",
                     &spec->scale_search),
+      SwitchSetting("positive-scales",
+                    "With --scale-search: no negative scales, for readers that take a scale for a "
+                    "magnitude.",
+                    &spec->positive_scales),
       RatioSetting("min-quantized-ratio",
                    "Refuses the load if a smaller share of its weights would be quantized.",
                    &spec->min_quantized_ratio),
@@ -115,6 +120,7 @@ v1::Quantization RequestMessage(const QuantizationSpec& spec) {
   message.mutable_quantize()->Add(spec.quantize.begin(), spec.quantize.end());
   message.set_keep_unquantized_rest(spec.keep_unquantized_rest);
   message.set_scale_search(spec.scale_search);
+  message.set_positive_scales(spec.positive_scales);
   message.set_min_quantized_ratio(spec.min_quantized_ratio);
   message.set_allow_non_finite(spec.allow_non_finite);
   message.set_error_stats(spec.error_stats);

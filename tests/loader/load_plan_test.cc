@@ -271,13 +271,5 @@ TEST(LoadPlanTest, RefusesACheckpointWithoutWeights) {
   EXPECT_TRUE(absl::IsDataLoss(Headers().Add(kUp, {0, 64}).Plan().status()));
 }
 
-TEST(LoadPlanTest, RefusesCheckpointsThatAreQuantizedAlready) {
-  Headers headers;
-  headers.config().quantization_method = "gptq";
-  const absl::StatusOr<LoadPlan> plan = headers.Add(kUp, {128, 64}).Plan();
-  EXPECT_TRUE(absl::IsUnimplemented(plan.status()));
-  EXPECT_THAT(std::string(plan.status().message()), HasSubstr("gptq"));
-}
-
 }  // namespace
 }  // namespace nibble

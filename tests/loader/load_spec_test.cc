@@ -44,8 +44,6 @@ TEST(LoadSpecTest, RefusesARatioThatIsNone) {
 
 TEST(LoadSpecTest, SaysWhatThisVersionCannotDoByItsField) {
   const std::vector<std::pair<bool QuantizationSpec::*, std::string>> options = {
-      {&QuantizationSpec::double_quantization, "quantization.double_quantization"},
-      {&QuantizationSpec::keep_unquantized_rest, "quantization.keep_unquantized_rest"},
       {&QuantizationSpec::scale_search, "quantization.scale_search"},
       {&QuantizationSpec::error_stats, "quantization.error_stats"}};
   for (const auto& [option, field] : options) {

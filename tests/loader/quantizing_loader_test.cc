@@ -64,6 +64,7 @@ struct Variant {
   Dtype dtype;
   int reader_count;
   int64_t staging_bytes;
+  bool double_quantization = false;
 };
 
 class LoadedBytesTest : public testing::TestWithParam<Variant> {};
@@ -93,6 +94,7 @@ TEST_P(LoadedBytesTest, EqualThoseOfQuantizingEachPartAtOnce) {
   QuantizationSpec spec;
   spec.format = variant.format;
   spec.block_size = variant.block_size;
+  spec.double_quantization = variant.double_quantization;
   const absl::StatusOr<Checkpoint> checkpoint = OpenForTest(scratch.path());
   ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
   const auto plan = PlanForTest(*checkpoint, device.traits(), spec, variant.staging_bytes);
@@ -115,6 +117,9 @@ std::vector<Variant> Variants() {
       variants.push_back({lazy, Format::kFp4, 32, dtype, 3, 1_MiB});
       variants.push_back({lazy, Format::kNf4, 4096, dtype, 64, 1_MiB});
       variants.push_back({lazy, Format::kNf4, 128, dtype, 2, 5_MiB});
+      variants.push_back({lazy, Format::kNf4, 64, dtype, 1, 1_MiB, true});
+      variants.push_back({lazy, Format::kNf4, 32, dtype, 5, 1_MiB, true});
+      variants.push_back({lazy, Format::kFp4, 4096, dtype, 3, 1_MiB, true});
       variants.push_back({lazy, Format::kAsStored, 64, dtype, 0, 1_MiB});
     }
   }
@@ -127,7 +132,8 @@ INSTANTIATE_TEST_SUITE_P(Variants, LoadedBytesTest, testing::ValuesIn(Variants()
                            return absl::StrCat(variant.lazy ? "Lazy" : "Host", "_",
                                                FormatName(variant.format), "_", variant.block_size,
                                                "_", DtypeName(variant.dtype), "_",
-                                               variant.reader_count, "Readers");
+                                               variant.reader_count, "Readers",
+                                               variant.double_quantization ? "_Double" : "");
                          });
 
 // Sees every read, so that a test can say that there was none.
@@ -260,6 +266,46 @@ TEST(QuantizingLoaderTest, LoadsRandomCheckpointsInExactlyThePlannedBytes) {
     ASSERT_TRUE(weights.ok()) << weights.status();
     EXPECT_EQ((*weights)->allocated_peak_bytes(), plan->peak_bytes());
     EXPECT_EQ((*weights)->allocated_bytes(), plan->weights_bytes);
+  }
+}
+
+// Fused experts and dense matrices of any size, cut by any staging, read by any number of threads:
+// always the bytes of quantizing each part at once.
+TEST(QuantizingLoaderTest, GivesTheSameBytesHoweverItIsCutAndByHoweverManyThreads) {
+  std::mt19937 random(20261124);
+  const auto pick = [&random](int64_t low, int64_t high) {
+    return std::uniform_int_distribution<int64_t>(low, high)(random);
+  };
+  for (int round = 0; round < 25; ++round) {
+    const Dtype dtype = std::array{Dtype::kBf16, Dtype::kF16, Dtype::kF32}[pick(0, 2)];
+    KnownCheckpoint known;
+    known.tiny.config_json = R"({"model_type":"qwen3_5_moe_text"})";
+    for (int layer = 0; layer < 3; ++layer) {
+      const std::string name = absl::StrCat("model.language_model.layers.", layer, ".");
+      known.Add(name + "self_attn.q_proj.weight", {pick(1, 700), pick(1, 700)}, dtype);
+      known.Add(name + "mlp.experts.gate_up_proj", {pick(1, 4), 2 * pick(1, 9), pick(1, 99)},
+                dtype);
+      known.Add(name + "self_attn.q_norm.weight", {pick(1, 300)}, Dtype::kF32, 1);
+    }
+    ScratchDirectory scratch;
+    known.tiny.Write(scratch.path());
+    QuantizationSpec spec;
+    spec.format = pick(0, 1) == 1 ? Format::kNf4 : Format::kFp4;
+    spec.block_size = int64_t{32} << pick(0, 7);
+    spec.double_quantization = pick(0, 1) == 1;
+    const absl::StatusOr<Checkpoint> checkpoint = OpenForTest(scratch.path());
+    ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+    const auto plan =
+        PlanForTest(*checkpoint, kHostTraits, spec, kStagingBytesMin + pick(0, 100'000));
+    const std::unique_ptr<Device> host = OpenHostDevice(plan->peak_bytes());
+    LazyDevice lazy(*host);
+    Device& device = pick(0, 1) == 1 ? static_cast<Device&>(lazy) : *host;
+    VramBudget budget(plan->peak_bytes());
+    NullObserver observer;
+    const auto weights =
+        LoadForTest(device, budget, *checkpoint, plan, observer, static_cast<int>(pick(1, 12)));
+    ASSERT_TRUE(weights.ok()) << weights.status();
+    ExpectEqualToTheReference(device, **weights, known.data);
   }
 }
 

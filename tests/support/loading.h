@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include <array>
 #include <filesystem>
 #include <memory>
 #include <string>
@@ -10,6 +11,7 @@
 
 #include "kernels/block_quantize_ref.h"
 #include "kernels/check.h"
+#include "kernels/scale_quantize_ref.h"
 #include "loader/checkpoint.h"
 #include "loader/load_plan.h"
 #include "loader/quantizing_loader.h"
@@ -56,10 +58,13 @@ inline absl::StatusOr<std::unique_ptr<Weights>> LoadForTest(Device& device, Vram
                      observer);
 }
 
-// What a part of a loaded tensor should hold: codes or elements, and scales, by the reference.
+// What a part of a loaded tensor should hold, by the reference: its planes, and the mean of its
+// scales if they are in 8 bits.
 struct PartBytes {
-  std::vector<std::byte> data;
-  std::vector<std::byte> scales;
+  std::array<std::vector<std::byte>, kPlaneCount> planes;
+  float scale_mean = 0;
+
+  std::vector<std::byte>& operator[](Plane plane) { return planes[static_cast<size_t>(plane)]; }
 
   friend bool operator==(const PartBytes&, const PartBytes&) = default;
 };
@@ -67,18 +72,30 @@ struct PartBytes {
 // `elements` are those of the part, as the test wrote them.
 inline PartBytes ExpectedPart(const PlannedTensor& tensor, std::span<const std::byte> elements) {
   PartBytes expected;
-  if (tensor.format == Format::kAsStored) {
-    expected.data.assign(elements.begin(), elements.end());
+  if (!tensor.quantized()) {
+    expected[Plane::kData].assign(elements.begin(), elements.end());
     return expected;
   }
   const FloatType type = *AsFloatType(tensor.source_dtype);
   const int64_t count = std::ssize(elements) / BytesPerElement(type);
-  const int64_t block_size = tensor.block_size;
-  expected.data.resize(static_cast<size_t>((count + 1) / 2));
-  expected.scales.resize(static_cast<size_t>((count + block_size - 1) / block_size * 4));
-  QuantizeRef(tensor.format == Format::kFp4 ? Codebook::kFp4 : Codebook::kNf4, block_size, type,
-              elements.data(), count, reinterpret_cast<uint8_t*>(expected.data.data()),
-              reinterpret_cast<float*>(expected.scales.data()));
+  const int64_t block_count = (count + tensor.block_size - 1) / tensor.block_size;
+  const auto size = [](int64_t bytes) { return static_cast<size_t>(bytes); };
+  expected[Plane::kData].resize(size((count + 1) / 2));
+  std::vector<float> scales(size(block_count));
+  QuantizeRef(tensor.format == Format::kFp4 ? Codebook::kFp4 : Codebook::kNf4, tensor.block_size,
+              type, elements.data(), count,
+              reinterpret_cast<uint8_t*>(expected[Plane::kData].data()), scales.data());
+  if (!tensor.double_quantized) {
+    const auto bytes = std::as_bytes(std::span(scales));
+    expected[Plane::kScales].assign(bytes.begin(), bytes.end());
+    return expected;
+  }
+  expected[Plane::kScales].resize(size(block_count));
+  expected[Plane::kScaleMaxima].resize(size((block_count + 255) / 256 * 4));
+  expected.scale_mean = MeanScaleRef(scales.data(), block_count);
+  QuantizeScalesRef(scales.data(), block_count, expected.scale_mean,
+                    reinterpret_cast<uint8_t*>(expected[Plane::kScales].data()),
+                    reinterpret_cast<float*>(expected[Plane::kScaleMaxima].data()));
   return expected;
 }
 
@@ -98,8 +115,18 @@ inline std::vector<std::byte> LoadedPlane(Device& device, const Weights& weights
 
 inline PartBytes LoadedPart(Device& device, const Weights& weights, const PlannedTensor& tensor,
                             const PlannedPart& part) {
-  return {LoadedPlane(device, weights, tensor, part, Plane::kData),
-          LoadedPlane(device, weights, tensor, part, Plane::kScales)};
+  PartBytes loaded;
+  for (const Plane plane : kPlanes) {
+    loaded[plane] = LoadedPlane(device, weights, tensor, part, plane);
+  }
+  if (tensor.double_quantized) {
+    absl::StatusOr<std::unique_ptr<Queue>> queue = device.NewQueue();
+    Check(queue.ok(), "a queue");
+    const absl::StatusOr<float> mean = weights.CopyScaleMean(**queue, part);
+    Check(mean.ok(), "the mean comes back");
+    loaded.scale_mean = *mean;
+  }
+  return loaded;
 }
 
 }  // namespace nibble
