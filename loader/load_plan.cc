@@ -7,6 +7,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "kernels/error_details.h"
+#include "kernels/scale_format.h"
 #include "loader/f8_tile.h"
 #include "loader/quantization_policy.h"
 #include "loader/slab_layout.h"

@@ -295,11 +295,11 @@ TEST(QuantizingLoaderTest, GivesTheSameBytesHoweverItIsCutAndByHoweverManyThread
     spec.double_quantization = pick(0, 1) == 1;
     const absl::StatusOr<Checkpoint> checkpoint = OpenForTest(scratch.path());
     ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
-    const auto plan =
-        PlanForTest(*checkpoint, kHostTraits, spec, kStagingBytesMin + pick(0, 100'000));
-    const std::unique_ptr<Device> host = OpenHostDevice(plan->peak_bytes());
+    const std::unique_ptr<Device> host = OpenHostDevice(kGiB);
     LazyDevice lazy(*host);
     Device& device = pick(0, 1) == 1 ? static_cast<Device&>(lazy) : *host;
+    const auto plan =
+        PlanForTest(*checkpoint, device.traits(), spec, kStagingBytesMin + pick(0, 100'000));
     VramBudget budget(plan->peak_bytes());
     NullObserver observer;
     const auto weights =
