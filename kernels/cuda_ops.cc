@@ -20,8 +20,8 @@ cudaStream_t StreamOf(Queue& queue) { return static_cast<CudaQueue&>(queue).stre
 }  // namespace
 
 absl::Status CudaOps::LoadKernels() {
-  for (const auto load :
-       {LoadBlockQuantize, LoadBlockDequantize, LoadFindNonFinite, LoadScaleQuantize}) {
+  for (const auto load : {LoadBlockQuantize, LoadBlockDequantize, LoadFindNonFinite, LoadExpandF8,
+                          LoadScaleQuantize}) {
     const cudaError_t error = load();
     if (error == cudaErrorNoKernelImageForDevice || error == cudaErrorInvalidDeviceFunction) {
       cudaGetLastError();
@@ -84,6 +84,20 @@ absl::Status CudaOps::FindNonFinite(Queue& queue, const FindNonFiniteArgs& args)
   launch.source = Pointer<const void>(args.source);
   launch.first_non_finite = Pointer<uint64_t>(args.first_non_finite);
   return context_.Check(LaunchFindNonFinite(launch, StreamOf(queue)), "LaunchFindNonFinite");
+}
+
+absl::Status CudaOps::ExpandF8(Queue& queue, const ExpandF8Args& args) {
+  absl::Status status = CheckArgs(args);
+  status.Update(context_.MakeCurrent());
+  if (!status.ok()) {
+    return status;
+  }
+  ExpandF8Launch launch;
+  launch.range = args.range;
+  launch.source = Pointer<const uint8_t>(args.source);
+  launch.scales = Pointer<const void>(args.scales);
+  launch.target = Pointer<float>(args.target);
+  return context_.Check(LaunchExpandF8(launch, StreamOf(queue)), "LaunchExpandF8");
 }
 
 absl::Status CudaOps::MeanScale(Queue& queue, const MeanScaleArgs& args) {

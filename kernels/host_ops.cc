@@ -1,6 +1,7 @@
 #include "kernels/host_ops.h"
 
 #include "kernels/block_quantize.h"
+#include "kernels/expand_f8.h"
 #include "kernels/scale_quantize.h"
 
 namespace nibble {
@@ -34,6 +35,15 @@ absl::Status HostOps::FindNonFinite(Queue&, const FindNonFiniteArgs& args) {
   }
   *HostPointer<uint64_t>(args.first_non_finite) =
       FindFirstNonFinite(args.source_type, HostPointer(args.source), args.element_count);
+  return absl::OkStatus();
+}
+
+absl::Status HostOps::ExpandF8(Queue&, const ExpandF8Args& args) {
+  if (absl::Status status = CheckArgs(args); !status.ok()) {
+    return status;
+  }
+  ExpandF8Range(args.range, HostPointer<const uint8_t>(args.source), HostPointer(args.scales),
+                HostPointer<float>(args.target));
   return absl::OkStatus();
 }
 

@@ -25,6 +25,13 @@ absl::Status CheckCount(const char* what, int64_t count) {
   return absl::OkStatus();
 }
 
+// Of a matrix or a block: at least 1.
+absl::Status CheckExtent(const char* what, int64_t count) {
+  return count == 0
+             ? absl::InvalidArgumentError(absl::StrCat(what, ": expected at least 1, found 0"))
+             : CheckCount(what, count);
+}
+
 absl::Status CheckCell(DeviceSpan cell) {
   return CheckSpan("first_non_finite", cell, sizeof(uint64_t), sizeof(uint64_t));
 }
@@ -90,6 +97,25 @@ absl::Status CheckArgs(const FindNonFiniteArgs& args) {
   absl::Status status = CheckSpan("elements", args.source, args.element_count * element_bytes,
                                   static_cast<uint64_t>(element_bytes));
   status.Update(CheckCell(args.first_non_finite));
+  return status;
+}
+
+absl::Status CheckArgs(const ExpandF8Args& args) {
+  const F8Range& range = args.range;
+  absl::Status status = CheckCount("first index", range.first_index);
+  status.Update(CheckCount("element count", range.element_count));
+  status.Update(CheckExtent("columns", range.columns));
+  status.Update(CheckExtent("rows of a scale's block", range.block_rows));
+  status.Update(CheckExtent("columns of a scale's block", range.block_columns));
+  if (!status.ok()) {
+    return status;
+  }
+  const int64_t scale_count = range.scale_row_count() * range.scale_columns();
+  const int64_t scale_bytes = BytesPerElement(range.scale_type);
+  status.Update(CheckSpan("source", args.source, range.element_count, 1));
+  status.Update(CheckSpan("scales", args.scales, scale_count * scale_bytes,
+                          static_cast<uint64_t>(scale_bytes)));
+  status.Update(CheckFloats("target", args.target, range.element_count));
   return status;
 }
 

@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "kernels/block_format.h"
 #include "kernels/device.h"
+#include "kernels/f8_format.h"
 #include "kernels/scale_ops.h"
 
 namespace nibble {
@@ -48,6 +49,14 @@ struct FindNonFiniteArgs {
   DeviceSpan first_non_finite;  // uint64 [1], as in QuantizeArgs
 };
 
+// Expands 8-bit floats with their scales, for quantizing. NaN stays NaN.
+struct ExpandF8Args {
+  F8Range range;
+  DeviceSpan source;  // uint8 [n]
+  DeviceSpan scales;  // scale_type [scale_row_count(), scale_columns()] of `range`
+  DeviceSpan target;  // fp32 [n]
+};
+
 // Work goes to `queue`, which must be of the same device. Thread-safe (a queue is not).
 //
 // Errors: INVALID_ARGUMENT if a span's size is not the shape's or the block size is none (a
@@ -59,6 +68,7 @@ class Ops {
   virtual absl::Status Quantize(Queue& queue, const QuantizeArgs& args) = 0;
   virtual absl::Status Dequantize(Queue& queue, const DequantizeArgs& args) = 0;
   virtual absl::Status FindNonFinite(Queue& queue, const FindNonFiniteArgs& args) = 0;
+  virtual absl::Status ExpandF8(Queue& queue, const ExpandF8Args& args) = 0;
 
   // Double quantization.
   virtual absl::Status MeanScale(Queue& queue, const MeanScaleArgs& args) = 0;
@@ -70,5 +80,6 @@ class Ops {
 absl::Status CheckArgs(const QuantizeArgs& args);
 absl::Status CheckArgs(const DequantizeArgs& args);
 absl::Status CheckArgs(const FindNonFiniteArgs& args);
+absl::Status CheckArgs(const ExpandF8Args& args);
 
 }  // namespace nibble

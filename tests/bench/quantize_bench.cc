@@ -2,7 +2,8 @@
 //
 //   quantize_bench [SOURCE_MIB [ROUNDS]]      default 256 11
 //
-// "GB/s" counts the 16- or 32-bit bytes (of double quantization, the scales'); "of memcpy" is the
+// "GB/s" counts the 16- or 32-bit bytes (of 8-bit floats those they become, of double quantization
+// the scales'); "of memcpy" is the
 // share of copying those bytes from and to memory; "in cache" is the rate on 256 KiB. Processor
 // time, medians, spread from 10 % to 90 %.
 
@@ -15,6 +16,7 @@
 #include "kernels/block_quantize.h"
 #include "kernels/block_quantize_ref.h"
 #include "kernels/bytes.h"
+#include "kernels/expand_f8.h"
 #include "kernels/scale_quantize.h"
 #include "tests/bench/interleaved_timer.h"
 
@@ -137,6 +139,31 @@ void BenchScales(int64_t bytes, int rounds) {
   Print("scales", works, [&](const TimedWork&) { return static_cast<double>(bytes); });
 }
 
+// 8-bit floats with a scale for each 128 x 128, as many as make `bytes` of fp32.
+void BenchF8(F8Type type, int64_t bytes, int rounds) {
+  const int64_t count = bytes / 4;
+  const F8Range range = {type, FloatType::kF32, 0, count, 4096, 128, 128};
+  const std::vector<float> scales(
+      static_cast<size_t>(range.scale_row_count() * range.scale_columns()), 0.01f);
+  std::vector<uint8_t> source(static_cast<size_t>(count));
+  for (size_t i = 0; i < source.size(); ++i) {
+    source[i] = static_cast<uint8_t>(i * 37 & 0xf7);
+  }
+  std::vector<float> target(source.size());
+  std::vector<float> copy(source.size());
+  std::vector<TimedWork> works;
+  works.push_back(
+      {"memcpy", [&] { std::memcpy(copy.data(), target.data(), static_cast<size_t>(bytes)); }});
+  works.push_back({"expand", [&] {
+                     ExpandF8Range(range, source.data(),
+                                   reinterpret_cast<const std::byte*>(scales.data()),
+                                   target.data());
+                   }});
+  TimeInterleaved(works, rounds, ThreadSeconds);
+  Print(type == F8Type::kE4M3 ? "e4m3" : "e5m2", works,
+        [&](const TimedWork&) { return static_cast<double>(bytes); });
+}
+
 }  // namespace
 }  // namespace nibble
 
@@ -153,6 +180,9 @@ int main(int argc, char** argv) {
   for (const nibble::FloatType type :
        {nibble::FloatType::kBf16, nibble::FloatType::kF16, nibble::FloatType::kF32}) {
     nibble::Bench(type, mib * nibble::operator""_MiB(1), rounds);
+  }
+  for (const nibble::F8Type type : {nibble::F8Type::kE4M3, nibble::F8Type::kE5M2}) {
+    nibble::BenchF8(type, mib * nibble::operator""_MiB(1), rounds);
   }
   nibble::BenchScales(mib * nibble::operator""_MiB(1), rounds);
   return 0;

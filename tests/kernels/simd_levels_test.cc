@@ -1,5 +1,6 @@
-// Double quantization at every SIMD level that this processor has: the one it would choose is also
-// tested through the device, the others only here. block_quantize_simd_test has the block kernels.
+// Double quantization and 8-bit floats at every SIMD level that this processor has: the one it
+// would choose is also tested through the device, the others only here. block_quantize_simd_test
+// has the block kernels.
 
 #include <cmath>
 #include <random>
@@ -8,6 +9,8 @@
 
 #include "gtest/gtest.h"
 #include "hwy/targets.h"
+#include "kernels/expand_f8.h"
+#include "kernels/expand_f8_ref.h"
 #include "kernels/scale_quantize.h"
 #include "kernels/scale_quantize_ref.h"
 
@@ -62,6 +65,27 @@ TEST_P(SimdLevelsTest, QuantizesScalesAsTheReferenceAroundEveryThreshold) {
   }
   scales.resize(1024, -1.0f);
   ExpectScaleCodesAsReference(scales, 0.0f);
+}
+
+TEST_P(SimdLevelsTest, ExpandsEveryByteOfBothTypesAsTheReference) {
+  std::vector<uint8_t> source(3 * 256 + 11);
+  for (size_t i = 0; i < source.size(); ++i) {
+    source[i] = static_cast<uint8_t>(i * 37);
+  }
+  const float scale = 0.0123f;
+  for (const F8Type type : {F8Type::kE4M3, F8Type::kE5M2}) {
+    const int64_t count = std::ssize(source);
+    const F8Range range = {type, FloatType::kF32, 0, count, count, 1, count};
+    std::vector<float> found(source.size());
+    std::vector<float> expected(source.size());
+    const auto* const scales = reinterpret_cast<const std::byte*>(&scale);
+    ExpandF8Range(range, source.data(), scales, found.data());
+    ExpandF8Ref(range, source.data(), scales, expected.data());
+    for (size_t i = 0; i < source.size(); ++i) {
+      EXPECT_TRUE(found[i] == expected[i] || (std::isnan(found[i]) && std::isnan(expected[i])))
+          << "byte " << int{source[i]} << ": " << found[i] << ", expected " << expected[i];
+    }
+  }
 }
 
 }  // namespace

@@ -108,6 +108,9 @@ class GatedDevice final : public Device {
     absl::Status FindNonFinite(Queue& queue, const FindNonFiniteArgs& args) override {
       return ops_.FindNonFinite(queue, args);
     }
+    absl::Status ExpandF8(Queue& queue, const ExpandF8Args& args) override {
+      return ops_.ExpandF8(queue, args);
+    }
     absl::Status MeanScale(Queue& queue, const MeanScaleArgs& args) override {
       return ops_.MeanScale(queue, args);
     }
