@@ -1,5 +1,6 @@
-// The launchers of the CUDA block kernels: what cuda_ops.cc calls and the .cu files implement. They
-// check nothing but the launch; shapes have been checked by CheckArgs(). Contract: ops.h.
+// The launchers of the CUDA kernels on elements: what cuda_ops.cc calls and the .cu files
+// implement. They check nothing but the launch; shapes have been checked by CheckArgs(). Contract:
+// ops.h.
 
 #pragma once
 
@@ -8,6 +9,7 @@
 #include <cstdint>
 
 #include "kernels/block_format.h"
+#include "kernels/f8_format.h"
 
 namespace nibble {
 
@@ -39,13 +41,22 @@ struct FindNonFiniteLaunch {
   uint64_t* first_non_finite;  // [1]
 };
 
+struct ExpandF8Launch {
+  F8Range range;
+  const uint8_t* source;  // [n]
+  const void* scales;     // scale_type [scale_row_count, scale_columns], aligned to its type
+  float* target;          // [n]
+};
+
 cudaError_t LaunchBlockQuantize(const BlockQuantizeLaunch& launch, cudaStream_t stream);
 cudaError_t LaunchBlockDequantize(const BlockDequantizeLaunch& launch, cudaStream_t stream);
 cudaError_t LaunchFindNonFinite(const FindNonFiniteLaunch& launch, cudaStream_t stream);
+cudaError_t LaunchExpandF8(const ExpandF8Launch& launch, cudaStream_t stream);
 
 // Touch every kernel of a file, which loads its module onto the current GPU.
 cudaError_t LoadBlockQuantize();
 cudaError_t LoadBlockDequantize();
 cudaError_t LoadFindNonFinite();
+cudaError_t LoadExpandF8();
 
 }  // namespace nibble

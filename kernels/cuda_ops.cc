@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/block_kernels.h"
 #include "kernels/cuda_queue.h"
+#include "kernels/scale_kernels.h"
 
 namespace nibble {
 namespace {
@@ -19,7 +20,8 @@ cudaStream_t StreamOf(Queue& queue) { return static_cast<CudaQueue&>(queue).stre
 }  // namespace
 
 absl::Status CudaOps::LoadKernels() {
-  for (const auto load : {LoadBlockQuantize, LoadBlockDequantize, LoadFindNonFinite}) {
+  for (const auto load : {LoadBlockQuantize, LoadBlockDequantize, LoadFindNonFinite, LoadExpandF8,
+                          LoadScaleQuantize}) {
     const cudaError_t error = load();
     if (error == cudaErrorNoKernelImageForDevice || error == cudaErrorInvalidDeviceFunction) {
       cudaGetLastError();
@@ -82,6 +84,64 @@ absl::Status CudaOps::FindNonFinite(Queue& queue, const FindNonFiniteArgs& args)
   launch.source = Pointer<const void>(args.source);
   launch.first_non_finite = Pointer<uint64_t>(args.first_non_finite);
   return context_.Check(LaunchFindNonFinite(launch, StreamOf(queue)), "LaunchFindNonFinite");
+}
+
+absl::Status CudaOps::ExpandF8(Queue& queue, const ExpandF8Args& args) {
+  absl::Status status = CheckArgs(args);
+  status.Update(context_.MakeCurrent());
+  if (!status.ok()) {
+    return status;
+  }
+  ExpandF8Launch launch;
+  launch.range = args.range;
+  launch.source = Pointer<const uint8_t>(args.source);
+  launch.scales = Pointer<const void>(args.scales);
+  launch.target = Pointer<float>(args.target);
+  return context_.Check(LaunchExpandF8(launch, StreamOf(queue)), "LaunchExpandF8");
+}
+
+absl::Status CudaOps::MeanScale(Queue& queue, const MeanScaleArgs& args) {
+  absl::Status status = CheckArgs(args);
+  status.Update(context_.MakeCurrent());
+  if (!status.ok()) {
+    return status;
+  }
+  MeanScaleLaunch launch;
+  launch.scale_count = args.scale_count;
+  launch.scales = Pointer<const float>(args.scales);
+  launch.offset = Pointer<float>(args.offset);
+  return context_.Check(LaunchMeanScale(launch, StreamOf(queue)), "LaunchMeanScale");
+}
+
+absl::Status CudaOps::QuantizeScales(Queue& queue, const QuantizeScalesArgs& args) {
+  absl::Status status = CheckArgs(args);
+  status.Update(context_.MakeCurrent());
+  if (!status.ok()) {
+    return status;
+  }
+  QuantizeScalesLaunch launch;
+  launch.scale_count = args.scale_count;
+  launch.scales = Pointer<const float>(args.scales);
+  launch.offset = Pointer<const float>(args.offset);
+  launch.scale_codes = Pointer<uint8_t>(args.scale_codes);
+  launch.absmax2 = Pointer<float>(args.absmax2);
+  return context_.Check(LaunchQuantizeScales(launch, StreamOf(queue)), "LaunchQuantizeScales");
+}
+
+absl::Status CudaOps::DequantizeScales(Queue& queue, const DequantizeScalesArgs& args) {
+  absl::Status status = CheckArgs(args);
+  status.Update(context_.MakeCurrent());
+  if (!status.ok()) {
+    return status;
+  }
+  DequantizeScalesLaunch launch;
+  launch.scale_count = args.scale_count;
+  launch.scale_codes = Pointer<const uint8_t>(args.scale_codes);
+  launch.absmax2 = Pointer<const float>(args.absmax2);
+  launch.offset = Pointer<const float>(args.offset);
+  launch.map = Pointer<const float>(args.map);
+  launch.scales = Pointer<float>(args.scales);
+  return context_.Check(LaunchDequantizeScales(launch, StreamOf(queue)), "LaunchDequantizeScales");
 }
 
 }  // namespace nibble

@@ -13,12 +13,10 @@
 #include "kernels/block_quantize.h"
 #include "kernels/device.h"
 #include "kernels/error_details.h"
-#include "kernels/ops.h"
+#include "kernels/host_ops.h"
 
 namespace nibble {
 namespace {
-
-std::byte* HostPointer(DeviceSpan span) { return std::bit_cast<std::byte*>(span.address()); }
 
 // Work is done within the call, so an event has always happened.
 class HostEvent final : public Event {
@@ -52,48 +50,6 @@ class HostQueue final : public Queue {
       std::memcpy(target, source, bytes);
     }
     return absl::OkStatus();
-  }
-};
-
-class HostOps final : public Ops {
- public:
-  absl::Status Quantize(Queue&, const QuantizeArgs& args) override {
-    if (absl::Status status = CheckArgs(args); !status.ok()) {
-      return status;
-    }
-    const uint64_t first_non_finite =
-        QuantizeBlocks(args.codebook, args.block_size, args.source_type, HostPointer(args.source),
-                       args.element_count, std::bit_cast<uint8_t*>(args.codes.address()),
-                       std::bit_cast<float*>(args.scales.address()));
-    if (!args.first_non_finite.empty()) {
-      StoreCell(args.first_non_finite, first_non_finite);
-    }
-    return absl::OkStatus();
-  }
-
-  absl::Status Dequantize(Queue&, const DequantizeArgs& args) override {
-    if (absl::Status status = CheckArgs(args); !status.ok()) {
-      return status;
-    }
-    DequantizeBlocks(args.codebook, args.block_size, args.target_type,
-                     std::bit_cast<const uint8_t*>(args.codes.address()),
-                     std::bit_cast<const float*>(args.scales.address()), args.element_count,
-                     HostPointer(args.target));
-    return absl::OkStatus();
-  }
-
-  absl::Status FindNonFinite(Queue&, const FindNonFiniteArgs& args) override {
-    if (absl::Status status = CheckArgs(args); !status.ok()) {
-      return status;
-    }
-    StoreCell(args.first_non_finite,
-              FindFirstNonFinite(args.source_type, HostPointer(args.source), args.element_count));
-    return absl::OkStatus();
-  }
-
- private:
-  static void StoreCell(DeviceSpan cell, uint64_t value) {
-    std::memcpy(HostPointer(cell), &value, sizeof(value));
   }
 };
 

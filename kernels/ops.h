@@ -1,6 +1,6 @@
-// The numeric operations of a device, with their shapes and types. The list stays on one screen;
-// with device.h it is our whole hardware contract. kernels/README.md says which file implements
-// what.
+// The numeric operations of a device, with their shapes and types: those on a tensor's elements
+// here, those on its scales in scale_ops.h. The list stays on one screen; with device.h it is our
+// whole hardware contract. kernels/README.md says which file implements what.
 
 #pragma once
 
@@ -10,6 +10,8 @@
 #include "absl/status/status.h"
 #include "kernels/block_format.h"
 #include "kernels/device.h"
+#include "kernels/f8_format.h"
+#include "kernels/scale_ops.h"
 
 namespace nibble {
 
@@ -47,11 +49,18 @@ struct FindNonFiniteArgs {
   DeviceSpan first_non_finite;  // uint64 [1], as in QuantizeArgs
 };
 
+// Expands 8-bit floats with their scales, for quantizing. NaN stays NaN.
+struct ExpandF8Args {
+  F8Range range;
+  DeviceSpan source;  // uint8 [n]
+  DeviceSpan scales;  // scale_type [scale_row_count(), scale_columns()] of `range`
+  DeviceSpan target;  // fp32 [n]
+};
+
 // Work goes to `queue`, which must be of the same device. Thread-safe (a queue is not).
 //
 // Errors: INVALID_ARGUMENT if a span's size is not the shape's or the block size is none (a
-// caller's
-//   mistake, but one that would corrupt memory); INTERNAL if the work cannot be queued.
+//   caller's mistake, but one that would corrupt memory); INTERNAL if the work cannot be queued.
 class Ops {
  public:
   virtual ~Ops() = default;
@@ -59,11 +68,18 @@ class Ops {
   virtual absl::Status Quantize(Queue& queue, const QuantizeArgs& args) = 0;
   virtual absl::Status Dequantize(Queue& queue, const DequantizeArgs& args) = 0;
   virtual absl::Status FindNonFinite(Queue& queue, const FindNonFiniteArgs& args) = 0;
+  virtual absl::Status ExpandF8(Queue& queue, const ExpandF8Args& args) = 0;
+
+  // Double quantization.
+  virtual absl::Status MeanScale(Queue& queue, const MeanScaleArgs& args) = 0;
+  virtual absl::Status QuantizeScales(Queue& queue, const QuantizeScalesArgs& args) = 0;
+  virtual absl::Status DequantizeScales(Queue& queue, const DequantizeScalesArgs& args) = 0;
 };
 
 // The shape checks that every device shares.
 absl::Status CheckArgs(const QuantizeArgs& args);
 absl::Status CheckArgs(const DequantizeArgs& args);
 absl::Status CheckArgs(const FindNonFiniteArgs& args);
+absl::Status CheckArgs(const ExpandF8Args& args);
 
 }  // namespace nibble

@@ -4,7 +4,7 @@
 #   tests/gpu.sh [SECTION...]     default: device sanitizer bench
 #
 #   device      the device test bodies and the golden data, on the host and on the GPU
-#   sanitizer   compute-sanitizer, memcheck and racecheck, on the block kernels
+#   sanitizer   compute-sanitizer, memcheck and racecheck, on the kernels
 #   bench       quantizing and dequantizing beside copies, loading llama-8b from memory
 #   35b         dense-35b and qwen3.5-35b-a3b, real data in a tmpfs: a budget of exactly plan.peak +
 #               runtime, then 32 GB; the card is sampled, the process never exceeds its budget
@@ -54,7 +54,7 @@ section_sanitizer() {
   local sanitizer
   sanitizer=$(command -v compute-sanitizer || ls /usr/local/cuda/bin/compute-sanitizer 2> /dev/null) \
     || fail "compute-sanitizer is missing; it is part of the CUDA toolkit"
-  local filter='Cuda/BlockQuantizeTest.*:Cuda/GoldenQuantTest.*:-*EveryMantissa*'
+  local filter='Cuda/BlockQuantizeTest.*:Cuda/ExpandF8Test.*:Cuda/Golden*QuantTest.*:Cuda/*ScaleTest.*:Cuda/ScaleQuantizeTest.*:-*EveryMantissa*:*AtEveryExponent*'
   for tool in memcheck racecheck; do
     "$sanitizer" --tool "$tool" --error-exitcode 1 "$bin/gpu_tests" --gtest_brief=1 --gtest_filter="$filter"
   done

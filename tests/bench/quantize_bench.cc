@@ -2,17 +2,22 @@
 //
 //   quantize_bench [SOURCE_MIB [ROUNDS]]      default 256 11
 //
-// "GB/s" counts the 16- or 32-bit bytes; "of memcpy" is the share of copying those bytes from and
-// to memory; "in cache" is the rate on 256 KiB. Processor time, medians, spread from 10 % to 90 %.
+// "GB/s" counts the 16- or 32-bit bytes (of 8-bit floats those they become, of double quantization
+// the scales'); "of memcpy" is the
+// share of copying those bytes from and to memory; "in cache" is the rate on 256 KiB. Processor
+// time, medians, spread from 10 % to 90 %.
 
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <functional>
 #include <random>
 
 #include "kernels/block_quantize.h"
 #include "kernels/block_quantize_ref.h"
 #include "kernels/bytes.h"
+#include "kernels/expand_f8.h"
+#include "kernels/scale_quantize.h"
 #include "tests/bench/interleaved_timer.h"
 
 namespace nibble {
@@ -63,6 +68,22 @@ void Dequantize(Buffers& buffers, Codebook codebook, FloatType type, int64_t byt
                    bytes / BytesPerElement(type), buffers.copy.data());
 }
 
+// `work_bytes` of each work, whose share of memcpy's rate is the ratio of both.
+void Print(const char* what, const std::vector<TimedWork>& works,
+           const std::function<double(const TimedWork&)>& work_bytes) {
+  const double memcpy_rate = work_bytes(works.front()) / works.front().MedianSeconds();
+  for (const TimedWork& work : works) {
+    const double bytes = work_bytes(work);
+    std::printf("%-6s %-22s %7.2f GB/s  (%.2f to %.2f)", what, work.name.c_str(),
+                bytes / work.MedianSeconds() * 1e-9, bytes / work.SecondsAt(0.9) * 1e-9,
+                bytes / work.SecondsAt(0.1) * 1e-9);
+    if (!work.name.ends_with("in cache")) {
+      std::printf("  %.2f of memcpy", bytes / work.MedianSeconds() / memcpy_rate);
+    }
+    std::printf("\n");
+  }
+}
+
 void Bench(FloatType type, int64_t bytes, int rounds) {
   Buffers buffers = NormalData(type, bytes);
   const int64_t cached_rounds = std::max<int64_t>(1, bytes / kCachedBytes / 4);
@@ -86,17 +107,61 @@ void Bench(FloatType type, int64_t bytes, int rounds) {
                      FindFirstNonFinite(type, buffers.source.data(), bytes / BytesPerElement(type));
                    }});
   TimeInterleaved(works, rounds, ThreadSeconds);
-  for (const TimedWork& work : works) {
-    const bool in_cache = work.name.ends_with("in cache");
-    const double work_bytes = static_cast<double>(in_cache ? cached_rounds * kCachedBytes : bytes);
-    std::printf("%-5s %-22s %7.2f GB/s  (%.2f to %.2f)", NameOf(type), work.name.c_str(),
-                work_bytes / work.MedianSeconds() * 1e-9, work_bytes / work.SecondsAt(0.9) * 1e-9,
-                work_bytes / work.SecondsAt(0.1) * 1e-9);
-    if (!in_cache) {
-      std::printf("  %.2f of memcpy", works.front().MedianSeconds() / work.MedianSeconds());
-    }
-    std::printf("\n");
+  Print(NameOf(type), works, [&](const TimedWork& work) {
+    return static_cast<double>(work.name.ends_with("in cache") ? cached_rounds * kCachedBytes
+                                                               : bytes);
+  });
+}
+
+// Double quantization of so many scales that they come from memory: those of 32 times `bytes` of
+// bf16.
+void BenchScales(int64_t bytes, int rounds) {
+  const int64_t count = bytes / 4;
+  Buffers buffers = NormalData(FloatType::kF32, bytes);
+  std::vector<float> scales(static_cast<size_t>(count));
+  std::memcpy(scales.data(), buffers.source.data(), buffers.source.size());
+  std::vector<float> copy(scales.size());
+  std::vector<uint8_t> codes(scales.size());
+  std::vector<float> absmax2(static_cast<size_t>(ScaleBlockCount(count)));
+  volatile float mean = 0;  // Keeps the sum from being left out.
+  std::vector<TimedWork> works;
+  works.push_back(
+      {"memcpy", [&] { std::memcpy(copy.data(), scales.data(), scales.size() * sizeof(float)); }});
+  works.push_back({"mean", [&] { mean = MeanScale(scales.data(), count); }});
+  works.push_back({"quantize", [&] {
+                     QuantizeScales(scales.data(), count, mean, codes.data(), absmax2.data());
+                   }});
+  works.push_back({"dequantize", [&] {
+                     DequantizeScales(codes.data(), absmax2.data(), mean, kScaleMap.data(), count,
+                                      copy.data());
+                   }});
+  TimeInterleaved(works, rounds, ThreadSeconds);
+  Print("scales", works, [&](const TimedWork&) { return static_cast<double>(bytes); });
+}
+
+// 8-bit floats with a scale for each 128 x 128, as many as make `bytes` of fp32.
+void BenchF8(F8Type type, int64_t bytes, int rounds) {
+  const int64_t count = bytes / 4;
+  const F8Range range = {type, FloatType::kF32, 0, count, 4096, 128, 128};
+  const std::vector<float> scales(
+      static_cast<size_t>(range.scale_row_count() * range.scale_columns()), 0.01f);
+  std::vector<uint8_t> source(static_cast<size_t>(count));
+  for (size_t i = 0; i < source.size(); ++i) {
+    source[i] = static_cast<uint8_t>(i * 37 & 0xf7);
   }
+  std::vector<float> target(source.size());
+  std::vector<float> copy(source.size());
+  std::vector<TimedWork> works;
+  works.push_back(
+      {"memcpy", [&] { std::memcpy(copy.data(), target.data(), static_cast<size_t>(bytes)); }});
+  works.push_back({"expand", [&] {
+                     ExpandF8Range(range, source.data(),
+                                   reinterpret_cast<const std::byte*>(scales.data()),
+                                   target.data());
+                   }});
+  TimeInterleaved(works, rounds, ThreadSeconds);
+  Print(type == F8Type::kE4M3 ? "e4m3" : "e5m2", works,
+        [&](const TimedWork&) { return static_cast<double>(bytes); });
 }
 
 }  // namespace
@@ -116,5 +181,9 @@ int main(int argc, char** argv) {
        {nibble::FloatType::kBf16, nibble::FloatType::kF16, nibble::FloatType::kF32}) {
     nibble::Bench(type, mib * nibble::operator""_MiB(1), rounds);
   }
+  for (const nibble::F8Type type : {nibble::F8Type::kE4M3, nibble::F8Type::kE5M2}) {
+    nibble::BenchF8(type, mib * nibble::operator""_MiB(1), rounds);
+  }
+  nibble::BenchScales(mib * nibble::operator""_MiB(1), rounds);
   return 0;
 }

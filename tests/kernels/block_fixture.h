@@ -1,5 +1,4 @@
-// Quantizing and dequantizing on a device under test, with guards around everything that is
-// written.
+// Quantizing and dequantizing on a device under test.
 
 #pragma once
 
@@ -48,28 +47,6 @@ struct Skew {
 
 class BlockTest : public DeviceTest {
  protected:
-  static constexpr int64_t kGuardBytes = 64;
-  static constexpr std::byte kGuard{0xa5};
-
-  // A range of device memory between two guards.
-  DeviceSpan CutGuarded(int64_t bytes, int64_t skew_bytes) {
-    const DeviceSpan all = Cut(bytes + 2 * kGuardBytes, skew_bytes);
-    Upload(std::vector<std::byte>(static_cast<size_t>(all.bytes()), kGuard), all);
-    guarded_.push_back(all);
-    return all.Slice(kGuardBytes, bytes);
-  }
-
-  void ExpectGuardsIntact() {
-    for (const DeviceSpan all : guarded_) {
-      for (const int64_t offset : {int64_t{0}, all.bytes() - kGuardBytes}) {
-        for (const std::byte value : Download<std::byte>(all.Slice(offset, kGuardBytes))) {
-          ASSERT_EQ(value, kGuard) << "something was written outside its plane";
-        }
-      }
-    }
-    guarded_.clear();
-  }
-
   BlockPlanes Quantize(const BlockCase& c, Skew skew = {}) {
     ForgetCuts();
     const int64_t count = c.element_count();
@@ -105,9 +82,6 @@ class BlockTest : public DeviceTest {
     ExpectGuardsIntact();
     return values;
   }
-
- private:
-  std::vector<DeviceSpan> guarded_;
 };
 
 inline uint8_t CodeAt(const std::vector<uint8_t>& codes, int64_t index) {

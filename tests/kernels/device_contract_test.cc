@@ -85,6 +85,16 @@ TEST_P(DeviceContractTest, TakesNoMemoryForQueuesEventsOrKernelsOnceWarm) {
     const DequantizeArgs back = {codebook, 64, FloatType::kBf16, 64, codes, scales, source};
     ASSERT_TRUE(device_->ops().Dequantize(*queue, back).ok());
   }
+  const DeviceSpan offset = Cut(4);
+  const DeviceSpan map = Cut(1024);
+  const F8Range range = {F8Type::kE4M3, FloatType::kF32, 0, 32, 32, 1, 32};
+  ASSERT_TRUE(device_->ops().ExpandF8(*queue, {range, codes, scales, source}).ok());
+  ASSERT_TRUE(device_->ops().MeanScale(*queue, {1, scales, offset}).ok());
+  ASSERT_TRUE(
+      device_->ops().QuantizeScales(*queue, {1, scales, offset, codes.Slice(0, 1), offset}).ok());
+  ASSERT_TRUE(device_->ops()
+                  .DequantizeScales(*queue, {1, codes.Slice(0, 1), offset, offset, map, scales})
+                  .ok());
   ASSERT_TRUE(queue->Synchronize().ok());
   EXPECT_EQ(device_->QueryMemory()->free_bytes, before);
 }

@@ -36,6 +36,8 @@ inline std::unique_ptr<Device> OpenTestDevice(const std::string& name) {
 class DeviceTest : public testing::TestWithParam<std::string> {
  protected:
   static constexpr int64_t kMemoryBytes = 128_MiB;
+  static constexpr int64_t kGuardBytes = 64;
+  static constexpr std::byte kGuard{0xa5};
 
   void SetUp() override {
     device_ = OpenTestDevice(GetParam());
@@ -63,6 +65,25 @@ class DeviceTest : public testing::TestWithParam<std::string> {
   }
   void ForgetCuts() { used_bytes_ = 0; }
 
+  // A range of device memory between two guards.
+  DeviceSpan CutGuarded(int64_t bytes, int64_t skew_bytes) {
+    const DeviceSpan all = Cut(bytes + 2 * kGuardBytes, skew_bytes);
+    Upload(std::vector<std::byte>(static_cast<size_t>(all.bytes()), kGuard), all);
+    guarded_.push_back(all);
+    return all.Slice(kGuardBytes, bytes);
+  }
+
+  void ExpectGuardsIntact() {
+    for (const DeviceSpan all : guarded_) {
+      for (const int64_t offset : {int64_t{0}, all.bytes() - kGuardBytes}) {
+        for (const std::byte value : Download<std::byte>(all.Slice(offset, kGuardBytes))) {
+          ASSERT_EQ(value, kGuard) << "something was written outside its plane";
+        }
+      }
+    }
+    guarded_.clear();
+  }
+
   void Upload(std::span<const std::byte> source, DeviceSpan target) {
     ASSERT_TRUE(queue_->CopyToDevice(source, target).ok());
     ASSERT_TRUE(queue_->Synchronize().ok());
@@ -81,6 +102,9 @@ class DeviceTest : public testing::TestWithParam<std::string> {
   std::unique_ptr<Queue> queue_;
   DeviceSpan memory_;
   int64_t used_bytes_ = 0;
+
+ private:
+  std::vector<DeviceSpan> guarded_;
 };
 
 // Where two vectors first differ in a bit; -1 if nowhere. (Printing them whole would hide the

@@ -1,6 +1,8 @@
 // Codes, scales and dequantized values against those of bitsandbytes' CUDA kernels.
 
 #include <fstream>
+#include <set>
+#include <tuple>
 
 #include "nlohmann/json.hpp"
 #include "tests/kernels/block_fixture.h"
@@ -26,7 +28,7 @@ FloatType TypeOf(const std::string& dtype) {
                               : FloatType::kF32;
 }
 
-// Every case without double quantization.
+// Every case without double quantization; golden_double_quant_test has the others.
 std::vector<GoldenCase> ReadCases() {
   const GoldenTensors small(TestDataPath("quant/quant.safetensors"));
   const GoldenTensors large(TestDataPath("quant/every_bf16_pair.safetensors"));
@@ -68,6 +70,16 @@ bool MayDiffer(const GoldenCase& golden) {
 }
 
 TEST_P(GoldenQuantTest, HoldsEveryPlainCase) { EXPECT_EQ(Cases().size(), 101u); }
+
+TEST_P(GoldenQuantTest, HoldsEveryBlockSizeInEveryFormatWithItsDequantizedValues) {
+  std::set<std::tuple<Codebook, FloatType, int64_t>> held;
+  for (const GoldenCase& golden : Cases()) {
+    if (!golden.dequantized.empty()) {
+      held.emplace(golden.input.codebook, golden.input.type, golden.input.block_size);
+    }
+  }
+  EXPECT_EQ(held.size(), size_t{2 * 3 * 8}) << "two codebooks, three types, 32 to 4096";
+}
 
 TEST_P(GoldenQuantTest, GivesTheCodesAndScalesOfBitsandbytes) {
   for (const GoldenCase& golden : Cases()) {

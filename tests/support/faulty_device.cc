@@ -79,6 +79,22 @@ class FaultyOps final : public Ops {
     absl::Status entered = device_.Enter("FindNonFinite");
     return entered.ok() ? wrapped().FindNonFinite(Unwrap(queue), args) : entered;
   }
+  absl::Status ExpandF8(Queue& queue, const ExpandF8Args& args) override {
+    absl::Status entered = device_.Enter("ExpandF8");
+    return entered.ok() ? wrapped().ExpandF8(Unwrap(queue), args) : entered;
+  }
+  absl::Status MeanScale(Queue& queue, const MeanScaleArgs& args) override {
+    absl::Status entered = device_.Enter("MeanScale");
+    return entered.ok() ? wrapped().MeanScale(Unwrap(queue), args) : entered;
+  }
+  absl::Status QuantizeScales(Queue& queue, const QuantizeScalesArgs& args) override {
+    absl::Status entered = device_.Enter("QuantizeScales");
+    return entered.ok() ? wrapped().QuantizeScales(Unwrap(queue), args) : entered;
+  }
+  absl::Status DequantizeScales(Queue& queue, const DequantizeScalesArgs& args) override {
+    absl::Status entered = device_.Enter("DequantizeScales");
+    return entered.ok() ? wrapped().DequantizeScales(Unwrap(queue), args) : entered;
+  }
 
  private:
   static Queue& Unwrap(Queue& queue) { return static_cast<FaultyQueue&>(queue).wrapped(); }

@@ -108,6 +108,18 @@ class GatedDevice final : public Device {
     absl::Status FindNonFinite(Queue& queue, const FindNonFiniteArgs& args) override {
       return ops_.FindNonFinite(queue, args);
     }
+    absl::Status ExpandF8(Queue& queue, const ExpandF8Args& args) override {
+      return ops_.ExpandF8(queue, args);
+    }
+    absl::Status MeanScale(Queue& queue, const MeanScaleArgs& args) override {
+      return ops_.MeanScale(queue, args);
+    }
+    absl::Status QuantizeScales(Queue& queue, const QuantizeScalesArgs& args) override {
+      return ops_.QuantizeScales(queue, args);
+    }
+    absl::Status DequantizeScales(Queue& queue, const DequantizeScalesArgs& args) override {
+      return ops_.DequantizeScales(queue, args);
+    }
 
    private:
     Ops& ops_;

@@ -92,6 +92,20 @@ class LazyOps final : public Ops {
     return Push(queue, args,
                 [this, args](Queue& inner) { return ops_.FindNonFinite(inner, args); });
   }
+  absl::Status ExpandF8(Queue& queue, const ExpandF8Args& args) override {
+    return Push(queue, args, [this, args](Queue& inner) { return ops_.ExpandF8(inner, args); });
+  }
+  absl::Status MeanScale(Queue& queue, const MeanScaleArgs& args) override {
+    return Push(queue, args, [this, args](Queue& inner) { return ops_.MeanScale(inner, args); });
+  }
+  absl::Status QuantizeScales(Queue& queue, const QuantizeScalesArgs& args) override {
+    return Push(queue, args,
+                [this, args](Queue& inner) { return ops_.QuantizeScales(inner, args); });
+  }
+  absl::Status DequantizeScales(Queue& queue, const DequantizeScalesArgs& args) override {
+    return Push(queue, args,
+                [this, args](Queue& inner) { return ops_.DequantizeScales(inner, args); });
+  }
 
  private:
   template <typename Args>

@@ -1,0 +1,80 @@
+#include "kernels/host_ops.h"
+
+#include "kernels/block_quantize.h"
+#include "kernels/expand_f8.h"
+#include "kernels/scale_quantize.h"
+
+namespace nibble {
+
+absl::Status HostOps::Quantize(Queue&, const QuantizeArgs& args) {
+  if (absl::Status status = CheckArgs(args); !status.ok()) {
+    return status;
+  }
+  const uint64_t first_non_finite = QuantizeBlocks(
+      args.codebook, args.block_size, args.source_type, HostPointer(args.source),
+      args.element_count, HostPointer<uint8_t>(args.codes), HostPointer<float>(args.scales));
+  if (!args.first_non_finite.empty()) {
+    *HostPointer<uint64_t>(args.first_non_finite) = first_non_finite;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status HostOps::Dequantize(Queue&, const DequantizeArgs& args) {
+  if (absl::Status status = CheckArgs(args); !status.ok()) {
+    return status;
+  }
+  DequantizeBlocks(args.codebook, args.block_size, args.target_type,
+                   HostPointer<const uint8_t>(args.codes), HostPointer<const float>(args.scales),
+                   args.element_count, HostPointer(args.target));
+  return absl::OkStatus();
+}
+
+absl::Status HostOps::FindNonFinite(Queue&, const FindNonFiniteArgs& args) {
+  if (absl::Status status = CheckArgs(args); !status.ok()) {
+    return status;
+  }
+  *HostPointer<uint64_t>(args.first_non_finite) =
+      FindFirstNonFinite(args.source_type, HostPointer(args.source), args.element_count);
+  return absl::OkStatus();
+}
+
+absl::Status HostOps::ExpandF8(Queue&, const ExpandF8Args& args) {
+  if (absl::Status status = CheckArgs(args); !status.ok()) {
+    return status;
+  }
+  ExpandF8Range(args.range, HostPointer<const uint8_t>(args.source), HostPointer(args.scales),
+                HostPointer<float>(args.target));
+  return absl::OkStatus();
+}
+
+absl::Status HostOps::MeanScale(Queue&, const MeanScaleArgs& args) {
+  if (absl::Status status = CheckArgs(args); !status.ok()) {
+    return status;
+  }
+  *HostPointer<float>(args.offset) =
+      nibble::MeanScale(HostPointer<const float>(args.scales), args.scale_count);
+  return absl::OkStatus();
+}
+
+absl::Status HostOps::QuantizeScales(Queue&, const QuantizeScalesArgs& args) {
+  if (absl::Status status = CheckArgs(args); !status.ok()) {
+    return status;
+  }
+  nibble::QuantizeScales(HostPointer<const float>(args.scales), args.scale_count,
+                         *HostPointer<const float>(args.offset),
+                         HostPointer<uint8_t>(args.scale_codes), HostPointer<float>(args.absmax2));
+  return absl::OkStatus();
+}
+
+absl::Status HostOps::DequantizeScales(Queue&, const DequantizeScalesArgs& args) {
+  if (absl::Status status = CheckArgs(args); !status.ok()) {
+    return status;
+  }
+  nibble::DequantizeScales(
+      HostPointer<const uint8_t>(args.scale_codes), HostPointer<const float>(args.absmax2),
+      *HostPointer<const float>(args.offset), HostPointer<const float>(args.map), args.scale_count,
+      HostPointer<float>(args.scales));
+  return absl::OkStatus();
+}
+
+}  // namespace nibble
