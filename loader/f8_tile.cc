@@ -41,13 +41,18 @@ int64_t F8TileElements(const PlannedTensor& tensor, int64_t slot_bytes) {
 }
 
 F8Tile PlaceF8Tile(const PlannedTensor& tensor, int64_t first_element, int64_t count) {
-  const int64_t elements_per_scale_row = ElementsPerScaleRow(tensor);
-  const int64_t first_row = first_element / elements_per_scale_row;
-  const int64_t last_row = (first_element + count - 1) / elements_per_scale_row;
-  const int64_t scale_row_bytes = ScaleRowBytes(tensor);
+  const StoredF8Scale& scale = *tensor.f8_scale;
   F8Tile tile;
-  tile.scales_file_offset = tensor.f8_scale->scales.offset + first_row * scale_row_bytes;
-  tile.scales_bytes = (last_row - first_row + 1) * scale_row_bytes;
+  tile.range.type = tensor.source_dtype == Dtype::kF8E5M2 ? F8Type::kE5M2 : F8Type::kE4M3;
+  tile.range.scale_type = scale.scale_type;
+  tile.range.first_index = first_element;
+  tile.range.element_count = count;
+  tile.range.columns = Columns(tensor);
+  tile.range.block_rows = scale.block_rows;
+  tile.range.block_columns = scale.block_columns;
+  const int64_t scale_row_bytes = ScaleRowBytes(tensor);
+  tile.scales_file_offset = scale.scales.offset + tile.range.first_scale_row() * scale_row_bytes;
+  tile.scales_bytes = tile.range.scale_row_count() * scale_row_bytes;
   tile.scales_offset = RoundUp(count, kAlignmentBytes);
   tile.expanded_offset = RoundUp(tile.scales_offset + tile.scales_bytes, kAlignmentBytes);
   return tile;

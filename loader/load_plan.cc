@@ -265,10 +265,7 @@ PurposeBytes LoadPlan::peak() const {
 }
 
 FloatType ElementType(const PlannedTensor& tensor) {
-  if (tensor.form == SourceForm::kF8) {
-    return tensor.quantized() ? FloatType::kF32 : FloatType::kBf16;
-  }
-  return *AsFloatType(tensor.source_dtype);
+  return tensor.form == SourceForm::kF8 ? FloatType::kF32 : *AsFloatType(tensor.source_dtype);
 }
 
 int64_t PlaneUnitBytes(const PlannedTensor& tensor, Plane plane) {

@@ -80,10 +80,9 @@ struct PlannedTensor {
   bool quantized() const { return format != Format::kAsStored; }
 };
 
-// The type of a tensor's elements as they are quantized, or kept: F8 is multiplied out in fp32 and
-// kept as BF16.
+// The type of a tensor's elements as they are quantized, or kept: F8 is multiplied out to F32.
 //
-// Requires: the tensor is loaded.
+// Requires: the tensor is loaded, and not kFourBit.
 FloatType ElementType(const PlannedTensor& tensor);
 
 // Bytes of a plane on the device, and of one of its numbers (of two codes).

@@ -104,6 +104,9 @@ void Keep(PlannedTensor& tensor, std::string reason) {
   tensor.format = Format::kAsStored;
   tensor.double_quantized = false;
   tensor.reason = std::move(reason);
+  if (tensor.form == SourceForm::kF8) {
+    tensor.reason += "; multiplied out to F32";
+  }
 }
 
 // Whether the files hold what a weight can be made from.

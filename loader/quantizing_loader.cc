@@ -42,6 +42,9 @@ absl::Status CheckUnchanged(const Shard& shard, const ReadOnlyFile& file, const 
 std::set<int> ShardsRead(const LoadPlan& plan) {
   std::set<int> shards;
   for (const PlannedTensor& tensor : plan.tensors) {
+    if (tensor.loaded && tensor.f8_scale.has_value()) {
+      shards.insert(tensor.f8_scale->scales.shard_index);
+    }
     for (const PlannedPart& part : tensor.parts) {
       for (const Plane plane : kPlanes) {
         if (part[plane].shard_index >= 0) {

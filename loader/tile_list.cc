@@ -21,9 +21,9 @@ int64_t TileUnits(const PlannedTensor& tensor, Plane plane, int64_t tile_bytes) 
   if (IsCopied(tensor)) {
     return RoundDown(tile_bytes, kCopyTileAlignmentBytes) / unit_bytes;
   }
-  return RoundDown(tensor.form == SourceForm::kF8 ? F8TileElements(tensor, tile_bytes)
-                                                  : tile_bytes / unit_bytes,
-                   tensor.block_size);
+  return RoundDown(
+      tensor.form == SourceForm::kF8 ? F8TileElements(tensor, tile_bytes) : tile_bytes / unit_bytes,
+      tensor.block_size);
 }
 
 }  // namespace

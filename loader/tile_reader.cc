@@ -8,7 +8,7 @@
 #include "absl/strings/str_join.h"
 #include "kernels/block_quantize_ref.h"
 #include "kernels/error_details.h"
-#include "loader/quantization_policy.h"
+#include "loader/f8_tile.h"
 
 namespace nibble {
 namespace {
@@ -29,6 +29,23 @@ std::optional<FloatType> CheckedType(const PlannedTensor& tensor, Plane plane) {
   }
   return PlaneUnitBytes(tensor, plane) == int64_t{sizeof(float)} ? std::optional(FloatType::kF32)
                                                                  : std::nullopt;
+}
+
+// An element as it was read; of F8 without its scale.
+float ValueOf(const PlannedTensor& tensor, FloatType type, std::span<const std::byte> bytes,
+              int64_t index) {
+  if (tensor.form == SourceForm::kF8) {
+    return F8Value(tensor.source_dtype == Dtype::kF8E5M2 ? F8Type::kE5M2 : F8Type::kE4M3,
+                   std::to_integer<uint8_t>(bytes[static_cast<size_t>(index)]));
+  }
+  return LoadElement(type, bytes.data(), index);
+}
+
+// "NaN", "-Inf"; a finite number of F8 has a scale that is none, or one too large.
+const char* NonFiniteName(float value) {
+  return std::isnan(value)   ? "NaN"
+         : std::isinf(value) ? (value > 0 ? "Inf" : "-Inf")
+                             : "a product with its scale that is none";
 }
 
 // Whether a part's scales pass through the scratch.
@@ -103,7 +120,12 @@ void TileReader::Run() {
       if (!tile.has_value() || !FindRoom(*tile)) {
         break;
       }
-      if (absl::Status begun = Begin(*tile, in_flight); !begun.ok()) {
+      absl::Status begun = Begin(*tile, in_flight);
+      if (begun.ok()) {
+        begun = queue_->Record(*in_flight.done);
+      }
+      if (!begun.ok()) {
+        in_flight.tile.reset();  // Its cell says nothing; below the queue is waited for.
         load_.tiles.Fail(tile->index, About(tensor(*tile), begun));
       }
     }
@@ -155,6 +177,9 @@ bool TileReader::FindRoom(const Tile& tile) {
 
 absl::Status TileReader::Begin(const Tile& tile, InFlight& in_flight) {
   const PlannedTensor& tensor = this->tensor(tile);
+  if (tensor.form == SourceForm::kF8) {
+    return ReadF8(tile, in_flight);
+  }
   const PlanePlace& place = part(tile)[tile.plane];
   const int64_t unit_bytes = FileUnitBytes(tensor, tile.plane);
   const int64_t tile_offset = tile.first * unit_bytes;
@@ -179,13 +204,47 @@ absl::Status TileReader::Begin(const Tile& tile, InFlight& in_flight) {
   if (status.ok()) {
     status = QueueWork(tile, in_flight, target);
   }
+  return status;
+}
+
+// Elements and their scales go to the slot, and are multiplied out there, or to the slab if kept.
+absl::Status TileReader::ReadF8(const Tile& tile, InFlight& in_flight) {
+  const PlannedTensor& tensor = this->tensor(tile);
+  const PlanePlace& place = part(tile)[Plane::kData];
+  const F8Tile f8 =
+      PlaceF8Tile(tensor, place.file_offset - tensor.file_offset + tile.first, tile.count);
+  const StagingRing::Slot& slot = in_flight.slot;
+  const auto host = [&slot](int64_t offset, int64_t bytes) {
+    return slot.host.subspan(static_cast<size_t>(offset), static_cast<size_t>(bytes));
+  };
+  const FileRange& scales = tensor.f8_scale->scales;
+  absl::Status status = load_.files[static_cast<size_t>(place.shard_index)]->Read(
+      place.file_offset + tile.first, host(0, tile.count));
   if (status.ok()) {
-    status = queue_->Record(*in_flight.done);
+    status = load_.files[static_cast<size_t>(scales.shard_index)]->Read(
+        f8.scales_file_offset, host(f8.scales_offset, f8.scales_bytes));
   }
   if (!status.ok()) {
-    in_flight.tile.reset();  // Its cell says nothing; Run() waits for the queue.
+    return status;
   }
-  return status;
+  in_flight.tile = tile;
+  in_flight.bytes = host(0, tile.count);
+  const DeviceSpan source = slot.device.Slice(0, tile.count);
+  const DeviceSpan device_scales = slot.device.Slice(f8.scales_offset, f8.scales_bytes);
+  const int64_t target_bytes = tile.count * int64_t{sizeof(float)};
+  const DeviceSpan target =
+      tensor.quantized()
+          ? slot.device.Slice(f8.expanded_offset, target_bytes)
+          : load_.slab.Slice(place.slab_offset + tile.first * int64_t{sizeof(float)}, target_bytes);
+  status = queue_->CopyToDevice(in_flight.bytes, source);
+  if (status.ok()) {
+    status = queue_->CopyToDevice(host(f8.scales_offset, f8.scales_bytes), device_scales);
+  }
+  if (status.ok()) {
+    status = load_.device.ops().ExpandF8(
+        *queue_, {.range = f8.range, .source = source, .scales = device_scales, .target = target});
+  }
+  return status.ok() ? QueueWork(tile, in_flight, target) : status;
 }
 
 absl::Status TileReader::QueueWork(const Tile& tile, const InFlight& in_flight, DeviceSpan target) {
@@ -193,7 +252,7 @@ absl::Status TileReader::QueueWork(const Tile& tile, const InFlight& in_flight, 
   const bool checked =
       !load_.plan.quantization.allow_non_finite && CheckedType(tensor, tile.plane).has_value();
   absl::Status status;
-  if (!IsCopied(tensor)) {
+  if (tensor.quantized() && !IsCopied(tensor)) {
     status = QueueQuantize(tile, in_flight, target);
   } else if (checked) {
     status = QueueCheck(tile, in_flight, target);
@@ -275,7 +334,7 @@ absl::Status TileReader::CheckFinite(const Tile& tile, const InFlight& in_flight
     return absl::OkStatus();
   }
   Check(index < static_cast<uint64_t>(tile.count), "the cell points into its tile");
-  const float value = LoadElement(*type, in_flight.bytes.data(), static_cast<int64_t>(index));
+  const float value = ValueOf(tensor, *type, in_flight.bytes, static_cast<int64_t>(index));
   const PlanePlace& place = part(tile)[tile.plane];
   const bool is_scale = tile.plane != Plane::kData;
   const int64_t before =
@@ -287,10 +346,9 @@ absl::Status TileReader::CheckFinite(const Tile& tile, const InFlight& in_flight
       absl::DataLossError(absl::StrCat(
           load_.checkpoint.shards[static_cast<size_t>(place.shard_index)].file_name, ": ",
           tensor.name, ": expected finite ", is_scale ? "scales" : "values", ", found ",
-          std::isnan(value) ? "NaN" : (value > 0 ? "Inf" : "-Inf"), " at ",
-          is_scale ? "scale " : "element ", before + tile.first + static_cast<int64_t>(index),
-          " of [", absl::StrJoin(tensor.shape, ", "),
-          "]; allow_non_finite loads it as bitsandbytes would")),
+          NonFiniteName(value), " at ", is_scale ? "scale " : "element ",
+          before + tile.first + static_cast<int64_t>(index), " of [",
+          absl::StrJoin(tensor.shape, ", "), "]; allow_non_finite loads it as bitsandbytes would")),
       details);
 }
 

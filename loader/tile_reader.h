@@ -99,6 +99,7 @@ class TileReader {
   bool FindRoom(const Tile& tile);
 
   absl::Status Begin(const Tile& tile, InFlight& in_flight);
+  absl::Status ReadF8(const Tile& tile, InFlight& in_flight);
   absl::Status QueueWork(const Tile& tile, const InFlight& in_flight, DeviceSpan target);
   absl::Status QueueQuantize(const Tile& tile, const InFlight& in_flight, DeviceSpan source);
   absl::Status QueueCheck(const Tile& tile, const InFlight& in_flight, DeviceSpan target);
