@@ -20,8 +20,8 @@ namespace HWY_NAMESPACE {
 
 namespace hn = hwy::HWY_NAMESPACE;
 
-// Highway's emulation of F16 conversions on processors before AVX2 does not round as they do.
-#if HWY_TARGET == HWY_SSSE3 || HWY_TARGET == HWY_SSE4
+// Highway's emulation of F16 conversions, for processors before AVX2, does not round as they do.
+#if HWY_TARGET == HWY_SSSE3 || HWY_TARGET == HWY_SSE4 || HWY_TARGET == HWY_EMU128
 constexpr bool kRoundsToF16 = false;
 #else
 constexpr bool kRoundsToF16 = true;
