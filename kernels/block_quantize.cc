@@ -32,8 +32,8 @@ uint64_t QuantizeBlocks(Codebook codebook, int64_t block_size, FloatType type,
 }
 
 const char* SimdLevelName() {
-  const int64_t supported = hwy::SupportedTargets();
-  return hwy::TargetName(supported & -supported);  // The best has the lowest bit.
+  const int64_t in_use = hwy::SupportedTargets() & HWY_TARGETS;  // Highway knows better ones too.
+  return hwy::TargetName(in_use & -in_use);                      // The best has the lowest bit.
 }
 
 }  // namespace nibble
