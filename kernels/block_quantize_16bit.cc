@@ -1,7 +1,7 @@
-// Quantizing BF16 and F16 without floating point per element. fl(v * reciprocal) grows with v, so
-// for each threshold t of the codebook there is a largest 16-bit number that is not above it. As
-// integers, in an order that agrees with that of the numbers, these are the boundaries of the
-// codes: a code is a binary search of 16-bit lanes in a table that is made once per block.
+// Quantizing F16, and BF16 to FP4, without floating point per element. fl(v * reciprocal) grows
+// with v, so for each threshold t of the codebook there is a largest 16-bit number that is not
+// above it. As integers, in an order that agrees with that of the numbers, these are the boundaries
+// of the codes: a code is a binary search of 16-bit lanes in a table that is made once per block.
 
 #undef HWY_TARGET_INCLUDE
 #define HWY_TARGET_INCLUDE "kernels/block_quantize_16bit.cc"
@@ -11,7 +11,6 @@
 #include <bit>
 #include <cfloat>
 #include <cstring>
-#include <type_traits>
 
 #include "hwy/foreach_target.h"  // Must come before highway.h.
 #include "hwy/highway.h"
@@ -34,8 +33,6 @@ uint64_t QuantizeFullBlocks16Bit(const BlockSpan& span) {
 #else
 
 namespace hn = hwy::HWY_NAMESPACE;
-using Int16 = hn::CappedTag<int16_t, 32>;  // The smallest block, or half of it, or a quarter.
-using VInt16 = hn::Vec<Int16>;
 using Float = hn::CappedTag<float, 16>;
 using VFloat = hn::Vec<Float>;
 using Int32 = hn::RebindToSigned<Float>;
@@ -124,27 +121,22 @@ struct F16 {
 // boundaries[i] = the largest key k with fl(Number(k) * reciprocal) <= thresholds[i]. The product
 // of threshold and scale lies within one key of it; where that is not enough the rounded products
 // of both neighbours decide.
-//
-// BF16 has 7 mantissa bits: no number's product comes so near an NF4 threshold that rounding
-// matters (every pair of mantissas was tried; so does a test), so the product itself will do.
-template <class Type, bool kIsExact>
+template <class Type>
 HWY_INLINE void FindBoundaries(const std::array<float, 16>& thresholds, size_t count, float scale,
                                float reciprocal, int16_t* HWY_RESTRICT boundaries) {
   const Float d;
   const hn::Rebind<int16_t, Float> d16;
   const VFloat vscale = hn::Set(d, scale);
+  const VFloat vreciprocal = hn::Set(d, reciprocal);
+  const VInt32 one = hn::Set(Int32(), 1);
   for (size_t i = 0; i < count; i += hn::Lanes(d)) {
     const VFloat threshold = hn::Load(d, thresholds.data() + i);
     VInt32 key = Type::KeyBelow(hn::Mul(threshold, vscale));
-    if (!kIsExact) {
-      const VFloat vreciprocal = hn::Set(d, reciprocal);
-      const VInt32 one = hn::Set(Int32(), 1);
-      const auto above = hn::Gt(hn::Mul(Type::Number(key), vreciprocal), threshold);
-      const auto next_above =
-          hn::Gt(hn::Mul(Type::Number(hn::Add(key, one)), vreciprocal), threshold);
-      key = hn::Sub(key, hn::IfThenElseZero(hn::RebindMask(Int32(), above), one));
-      key = hn::Add(key, hn::IfThenZeroElse(hn::RebindMask(Int32(), next_above), one));
-    }
+    const auto above = hn::Gt(hn::Mul(Type::Number(key), vreciprocal), threshold);
+    const auto next_above =
+        hn::Gt(hn::Mul(Type::Number(hn::Add(key, one)), vreciprocal), threshold);
+    key = hn::Sub(key, hn::IfThenElseZero(hn::RebindMask(Int32(), above), one));
+    key = hn::Add(key, hn::IfThenZeroElse(hn::RebindMask(Int32(), next_above), one));
     hn::StoreU(hn::DemoteTo(d16, key), d16, boundaries + i);
   }
 }
@@ -163,9 +155,7 @@ template <class Type>
 class Search<Codebook::kNf4, Type> {
  public:
   static HWY_INLINE void Prepare(float scale, int16_t* HWY_RESTRICT boundaries) {
-    constexpr bool kIsExact = std::is_same_v<Type, Bf16>;
-    FindBoundaries<Type, kIsExact>(kNf4Search, 16, scale, kIsExact ? 0 : GpuReciprocal(scale),
-                                   boundaries);
+    FindBoundaries<Type>(kNf4Search, 16, scale, GpuReciprocal(scale), boundaries);
   }
 
   explicit HWY_INLINE Search(const int16_t* boundaries) {
@@ -205,7 +195,7 @@ class Search<Codebook::kFp4, Type> {
  public:
   static HWY_INLINE void Prepare(float scale, int16_t* HWY_RESTRICT boundaries) {
     const float reciprocal = GpuReciprocal(scale);
-    FindBoundaries<Type, false>(kFp4Search, 8, scale, reciprocal, boundaries);
+    FindBoundaries<Type>(kFp4Search, 8, scale, reciprocal, boundaries);
     boundaries[7] = SignlessMax(reciprocal);
   }
 
@@ -257,29 +247,6 @@ class Search<Codebook::kFp4, Type> {
   VInt16 first_, second_low_, second_high_, third_, signless_;
 };
 
-HWY_INLINE VInt16 LoadBits(const std::byte* source) {
-  const hn::Repartition<uint8_t, Int16> d8;
-  return hn::BitCast(Int16(), hn::LoadU(d8, reinterpret_cast<const uint8_t*>(source)));
-}
-
-// The bits of the largest magnitude of a block, NaN being larger than all.
-HWY_INLINE int16_t LargestMagnitude(const std::byte* source, int64_t block_size) {
-  const Int16 d;
-  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
-  VInt16 largest = hn::Zero(d);
-  for (int64_t i = 0; i < block_size; i += lanes) {
-    largest = hn::Max(largest, hn::And(LoadBits(source + 2 * i), hn::Set(d, 0x7fff)));
-  }
-#if HWY_TARGET == HWY_AVX2
-  // One instruction finds the smallest of eight; the largest magnitude has the smallest complement.
-  const __m128i eight =
-      _mm_max_epi16(_mm256_castsi256_si128(largest.raw), _mm256_extracti128_si256(largest.raw, 1));
-  const __m128i smallest = _mm_minpos_epu16(_mm_xor_si128(eight, _mm_set1_epi16(-1)));
-  return static_cast<int16_t>(~_mm_extract_epi16(smallest, 0));
-#endif
-  return hn::GetLane(hn::MaxOfLanes(d, largest));
-}
-
 template <class Search>
 HWY_INLINE void StoreCodes(const Search& search, const std::byte* source, int64_t block_size,
                            uint8_t* HWY_RESTRICT codes) {
@@ -323,7 +290,7 @@ uint64_t QuantizeBatch(const BlockSpan& span, int64_t first_block, int64_t block
   int16_t magnitudes[kBatchBlocksMax];
   alignas(64) int16_t boundaries[kBatchBlocksMax][16];
   for (int64_t i = 0; i < block_count; ++i) {
-    magnitudes[i] = LargestMagnitude(source + i * block_size * 2, block_size);
+    magnitudes[i] = LargestMagnitude16Bit(source + i * block_size * 2, block_size);
   }
   for (int64_t i = 0; i < block_count; ++i) {
     const float scale = Type::Value(magnitudes[i]);
@@ -362,9 +329,8 @@ uint64_t QuantizeFullBlocks16Bit(const BlockSpan& span) {
   if (span.type == FloatType::kF16 && !kRoundsToF16) {
     return QuantizeSlowly(span, 0, span.full_blocks() * span.block_size);
   }
-  if (span.codebook == Codebook::kNf4) {
-    return span.type == FloatType::kBf16 ? QuantizeBlocksOf<Codebook::kNf4, Bf16>(span)
-                                         : QuantizeBlocksOf<Codebook::kNf4, F16>(span);
+  if (span.codebook == Codebook::kNf4) {  // From F16: BF16 has a file of its own.
+    return QuantizeBlocksOf<Codebook::kNf4, F16>(span);
   }
   return span.type == FloatType::kBf16 ? QuantizeBlocksOf<Codebook::kFp4, Bf16>(span)
                                        : QuantizeBlocksOf<Codebook::kFp4, F16>(span);

@@ -40,7 +40,8 @@ inline uint64_t QuantizeSlowly(const BlockSpan& span, int64_t begin, int64_t end
 
 // Quantize the full blocks of `span`. Returns: the index of the first NaN or Inf there, or
 // kAllFinite.
-uint64_t QuantizeFullBlocks16Bit(const BlockSpan& span);  // BF16 and F16
+uint64_t QuantizeFullBlocksNf4Bf16(const BlockSpan& span);  // NF4 from BF16
+uint64_t QuantizeFullBlocks16Bit(const BlockSpan& span);    // NF4 from F16, FP4 from both
 uint64_t QuantizeFullBlocksF32(const BlockSpan& span);
 
 }  // namespace nibble

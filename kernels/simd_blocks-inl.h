@@ -1,4 +1,5 @@
-// What the SIMD quantizers share, once per target: 16-bit lanes of codes to packed bytes.
+// What the SIMD quantizers share, once per target: the largest magnitude of 16-bit numbers, and
+// 16-bit lanes of codes to packed bytes.
 
 #if defined(NIBBLE_KERNELS_SIMD_BLOCKS_INL_H_) == defined(HWY_TARGET_TOGGLE)
 #ifdef NIBBLE_KERNELS_SIMD_BLOCKS_INL_H_
@@ -6,6 +7,9 @@
 #else
 #define NIBBLE_KERNELS_SIMD_BLOCKS_INL_H_
 #endif
+
+#include <cstddef>
+#include <cstdint>
 
 #include "hwy/highway.h"
 
@@ -16,12 +20,49 @@ namespace HWY_NAMESPACE {
 
 namespace hn = hwy::HWY_NAMESPACE;
 
-// Highway's emulation of F16 conversions on processors before AVX2 does not round as they do.
-#if HWY_TARGET == HWY_SSSE3 || HWY_TARGET == HWY_SSE4
+// Highway's emulation of F16 conversions, for processors before AVX2, does not round as they do.
+#if HWY_TARGET == HWY_SSSE3 || HWY_TARGET == HWY_SSE4 || HWY_TARGET == HWY_EMU128
 constexpr bool kRoundsToF16 = false;
 #else
 constexpr bool kRoundsToF16 = true;
 #endif
+
+using Int16 = hn::CappedTag<int16_t, 32>;  // The smallest block, or half of it, or a quarter.
+using VInt16 = hn::Vec<Int16>;
+
+HWY_INLINE VInt16 LoadBits(const std::byte* source) {
+  const hn::Repartition<uint8_t, Int16> d8;
+  return hn::BitCast(Int16(), hn::LoadU(d8, reinterpret_cast<const uint8_t*>(source)));
+}
+
+// The largest lane. Requires: no lane is negative.
+template <class V>
+HWY_INLINE int16_t LargestLane(V v) {
+  const hn::DFromV<V> d;
+#if HWY_ARCH_X86 && HWY_TARGET <= HWY_SSE4
+  if constexpr (hn::MaxLanes(d) > 8) {
+    const hn::Half<hn::DFromV<V>> half;
+    return LargestLane(hn::Max(hn::LowerHalf(half, v), hn::UpperHalf(half, v)));
+  } else {
+    // One instruction finds the smallest of eight; the largest has the smallest complement.
+    const __m128i smallest = _mm_minpos_epu16(_mm_xor_si128(v.raw, _mm_set1_epi16(-1)));
+    return static_cast<int16_t>(~_mm_cvtsi128_si32(smallest));
+  }
+#else
+  return hn::GetLane(hn::MaxOfLanes(d, v));
+#endif
+}
+
+// The bits of the largest magnitude of a block of BF16 or F16, NaN being larger than all.
+HWY_INLINE int16_t LargestMagnitude16Bit(const std::byte* source, int64_t block_size) {
+  const Int16 d;
+  const int64_t lanes = static_cast<int64_t>(hn::Lanes(d));
+  VInt16 largest = hn::Zero(d);
+  for (int64_t i = 0; i < block_size; i += lanes) {
+    largest = hn::Max(largest, hn::And(LoadBits(source + 2 * i), hn::Set(d, 0x7fff)));
+  }
+  return LargestLane(largest);
+}
 
 #if HWY_TARGET == HWY_AVX2
 

@@ -1,11 +1,11 @@
 // How fast one core quantizes and dequantizes, beside memcpy of the same bytes in the same run.
 //
-//   quantize_bench [SOURCE_MIB [ROUNDS]]      default 256 11
+//   quantize_bench [SOURCE_MIB [ROUNDS [LEVEL]]]      default 256 11 and the best level
 //
+// LEVEL is a SIMD level that this processor has, by Highway's name: AVX3 (AVX-512), AVX2, SSE4.
 // "GB/s" counts the 16- or 32-bit bytes (of 8-bit floats those they become, of double quantization
-// the scales'); "of memcpy" is the
-// share of copying those bytes from and to memory; "in cache" is the rate on 256 KiB. Processor
-// time, medians, spread from 10 % to 90 %.
+// the scales'); "of memcpy" is the share of copying those bytes from and to memory; "in cache" is
+// the rate on 256 KiB. Processor time, medians, spread from 10 % to 90 %.
 
 #include <cstdio>
 #include <cstdlib>
@@ -13,6 +13,7 @@
 #include <functional>
 #include <random>
 
+#include "hwy/targets.h"
 #include "kernels/block_quantize.h"
 #include "kernels/block_quantize_ref.h"
 #include "kernels/bytes.h"
@@ -164,14 +165,25 @@ void BenchF8(F8Type type, int64_t bytes, int rounds) {
         [&](const TimedWork&) { return static_cast<double>(bytes); });
 }
 
+// Returns: whether this processor and program have the level.
+bool ForceLevel(const char* name) {
+  for (const int64_t target : hwy::SupportedAndGeneratedTargets()) {
+    if (std::strcmp(hwy::TargetName(target), name) == 0) {
+      hwy::SetSupportedTargetsForTest(target);
+      return true;
+    }
+  }
+  return false;
+}
+
 }  // namespace
 }  // namespace nibble
 
 int main(int argc, char** argv) {
   const int64_t mib = argc > 1 ? std::atoll(argv[1]) : 256;
   const int rounds = argc > 2 ? std::atoi(argv[2]) : 11;
-  if (mib < 1 || mib > 4096 || rounds < 1) {
-    std::fprintf(stderr, "usage: quantize_bench [SOURCE_MIB [ROUNDS]]\n");
+  if (mib < 1 || mib > 4096 || rounds < 1 || (argc > 3 && !nibble::ForceLevel(argv[3]))) {
+    std::fprintf(stderr, "usage: quantize_bench [SOURCE_MIB [ROUNDS [LEVEL]]]\n");
     return 2;
   }
   std::printf("one core, %s, %lld MiB of source, block %lld, median of %d\n",
