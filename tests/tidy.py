@@ -106,8 +106,11 @@ def main():
     # The largest first, so that the cores end together.
     groups = sorted(groups_of(paths, flags), key=len, reverse=True)
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        findings = "".join(pool.map(tidy.check, groups))
-    print(findings, end="")
+        findings = ""
+        running = [pool.submit(tidy.check, group) for group in groups]
+        for checked in concurrent.futures.as_completed(running):
+            print(checked.result(), end="", flush=True)
+            findings += checked.result()
     print(f"tidy.py: {len(paths)} files in {len(groups)} groups", file=sys.stderr)
     sys.exit(1 if findings else 0)
 
