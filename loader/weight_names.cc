@@ -167,6 +167,27 @@ struct Sizes {
   int64_t linear_all;  // Query, key and value of a DeltaNet.
 };
 
+// The shape of what a DeltaNet is made of.
+std::vector<int64_t> LinearAttentionShapeOf(const ModelConfig& config, const Sizes& sizes,
+                                            Role role) {
+  switch (role) {
+    case Role::kLinearQueryKeyValue:
+      return {sizes.linear_all, config.hidden_size};
+    case Role::kLinearOutputGate:
+      return {sizes.linear_value, config.hidden_size};
+    case Role::kLinearDecayGates:
+      return {config.linear_value_head_count, config.hidden_size};
+    case Role::kLinearDecay:
+      return {config.linear_value_head_count};
+    case Role::kConvolution:
+      return {sizes.linear_all, 1, config.linear_conv_kernel_size};
+    case Role::kLinearAttentionOutput:
+      return {config.hidden_size, sizes.linear_value};
+    default:
+      return {};
+  }
+}
+
 // The shape with zeros where the config says nothing.
 std::vector<int64_t> ShapeOf(const ModelConfig& config, bool gated_query, Role role) {
   const Sizes sizes(config);
@@ -207,17 +228,12 @@ std::vector<int64_t> ShapeOf(const ModelConfig& config, bool gated_query, Role r
     case Role::kSharedExpertRouter:
       return {1, hidden};
     case Role::kLinearQueryKeyValue:
-      return {sizes.linear_all, hidden};
     case Role::kLinearOutputGate:
-      return {sizes.linear_value, hidden};
     case Role::kLinearDecayGates:
-      return {config.linear_value_head_count, hidden};
     case Role::kLinearDecay:
-      return {config.linear_value_head_count};
     case Role::kConvolution:
-      return {sizes.linear_all, 1, config.linear_conv_kernel_size};
     case Role::kLinearAttentionOutput:
-      return {hidden, sizes.linear_value};
+      return LinearAttentionShapeOf(config, sizes, role);
     // Their size is that of what they belong to, which the role does not say.
     case Role::kNorm:
     case Role::kBias:

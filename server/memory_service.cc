@@ -53,8 +53,7 @@ absl::StatusOr<int64_t> MemoryService::ChangeBudget(const v1::SetBudgetRequest& 
   if (!memory.ok()) {
     return memory.status();
   }
-  const absl::StatusOr<int64_t> limit_bytes =
-      ParseBudget(request, device_.name(), memory->total_bytes);
+  absl::StatusOr<int64_t> limit_bytes = ParseBudget(request, device_.name(), memory->total_bytes);
   if (!limit_bytes.ok()) {
     return limit_bytes;
   }

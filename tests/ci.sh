@@ -23,8 +23,7 @@ style() {
 tidy() {
   cmake --preset tidy
   cmake --build build/tidy --target nibble_generated
-  sources | grep -E '\.cc$' | grep -vE '^tests/fuzz/|cuda|_hwy' |
-    xargs -P "$(nproc)" -n 3 clang-tidy-14 -p build/tidy --quiet
+  sources | grep -E '\.cc$' | xargs tests/tidy.py build/tidy
 }
 
 # The release build holds the CUDA code where nvcc is found; here it must be.
