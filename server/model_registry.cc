@@ -6,6 +6,7 @@
 #include "kernels/check.h"
 #include "kernels/error_details.h"
 #include "loader/printable.h"
+#include "server/host_memory.h"
 #include "server/load_queue.h"
 #include "server/model_table.h"
 #include "server/unloader.h"
@@ -230,8 +231,10 @@ void ModelRegistry::Plan(std::string source, QuantizationSpec quantization, Serv
   refused.Update(Validate(serving));
   if (refused.ok()) {
     switch (state_->plans.Post([state = state_.get(), source = std::move(source),
-                                quantization = std::move(quantization), serving,
-                                done] { done(state->Plan(source, quantization, serving)); })) {
+                                quantization = std::move(quantization), serving, done] {
+      done(WithinHostMemory(Printable(source),
+                            [&] { return state->Plan(source, quantization, serving); }));
+    })) {
       case TaskThread::Posted::kYes:
         return;
       case TaskThread::Posted::kFull:
