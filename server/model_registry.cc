@@ -140,7 +140,7 @@ absl::StatusOr<PlanAnswer> ModelRegistry::State::Plan(const std::string& source,
       return ShuttingDown();
     }
   }
-  auto directory = ResolveSource(options.model_roots, source);
+  auto directory = options.resolve_source(options.model_roots, source);
   if (!directory.ok()) {
     return directory.status();
   }
@@ -164,7 +164,7 @@ absl::StatusOr<ModelRegistry::Ticket> ModelRegistry::Load(const LoadRequest& req
     return status;
   }
   State& state = *state_;
-  auto directory = ResolveSource(state.options.model_roots, request.source);
+  auto directory = state.options.resolve_source(state.options.model_roots, request.source);
   if (absl::IsInvalidArgument(directory.status())) {
     return directory.status();
   }

@@ -14,6 +14,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "kernels/device.h"
+#include "loader/checkpoint_directory.h"
 #include "loader/load_plan.h"
 #include "loader/load_spec.h"
 #include "loader/quantizing_loader.h"
@@ -123,8 +124,13 @@ class ModelHandle {
   std::unique_ptr<Lease> lease_;
 };
 
+// Finds a source beneath the model roots: ResolveSource, or what a test puts before it.
+using SourceResolver = std::function<absl::StatusOr<std::shared_ptr<const CheckpointDirectory>>(
+    const std::vector<std::string>& roots, absl::string_view source)>;
+
 struct RegistryOptions {
   std::vector<std::string> model_roots;
+  SourceResolver resolve_source = ResolveSource;
   int64_t staging_bytes = kStagingBytesDefault;
   int max_loads = 2;          // That run at a time; at least 1. Each is a thread.
   int max_queued_loads = 64;  // More are RESOURCE_EXHAUSTED.
