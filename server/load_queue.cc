@@ -157,9 +157,7 @@ void LoadQueue::TellWhy(const absl::Status& failure) {
   if (absl::IsResourceExhausted(failure) && !reason.empty()) {
     table_.TellRefused(reason);
   }
-  if (absl::Status health = device_.health(); !health.ok()) {
-    table_.TellDeviceBroken(std::move(health));
-  }
+  table_.TellIfBroken(device_);
 }
 
 absl::StatusOr<std::unique_ptr<Weights>> LoadQueue::CarryOut(

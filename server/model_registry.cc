@@ -93,7 +93,7 @@ class ModelRegistry::State {
         budget(budget),
         table(budget, observer),
         loads(table, device, budget, this->options),
-        unloader(table),
+        unloader(table, device),
         plans(kPlansWaitingMax) {}
 
   // Starts what ends with the entry's removal, whatever its state.
@@ -286,6 +286,8 @@ std::shared_ptr<const StateSnapshot> ModelRegistry::Snapshot() const {
   MutexLock lock(state_->table.mutex());
   return state_->table.Snapshot();
 }
+
+void ModelRegistry::CheckDevice() const { state_->table.TellIfBroken(state_->device); }
 
 void ModelRegistry::Shutdown(absl::Duration drain_timeout) {
   State& state = *state_;

@@ -102,6 +102,8 @@ class RegistryObserver {
   // (UNAVAILABLE by a shutdown).
   virtual void OnLoadFinished(const ModelInfo& model, const absl::Status& status) = 0;
   virtual void OnRefused(absl::string_view reason) = 0;  // RESOURCE_EXHAUSTED, by ErrorDetails.
+
+  // At most once: after a load that failed, an unload, or CheckDevice().
   virtual void OnDeviceBroken(const absl::Status& health) = 0;
 };
 
@@ -193,6 +195,10 @@ class ModelRegistry {
 
   // Cheap while nothing changes: one snapshot is kept and shared.
   std::shared_ptr<const StateSnapshot> Snapshot() const;
+
+  // For whoever made a call of the device that failed: if the device is broken for good, the
+  // observer is told of it, once.
+  void CheckDevice() const;
 
   // Refuses new loads from now on, cancels the running ones, drains and unloads every model, and
   // returns when all bytes are back, everything is told and every thread has ended. Idempotent;

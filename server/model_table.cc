@@ -279,7 +279,11 @@ void ModelTable::TellRefused(std::string reason) {
   announcer_.Post([this, reason = std::move(reason)] { observer_.OnRefused(reason); });
 }
 
-void ModelTable::TellDeviceBroken(absl::Status health) {
+void ModelTable::TellIfBroken(const Device& device) {
+  absl::Status health = device.health();
+  if (health.ok() || told_broken_.exchange(true)) {
+    return;
+  }
   announcer_.Post([this, health = std::move(health)] { observer_.OnDeviceBroken(health); });
 }
 
