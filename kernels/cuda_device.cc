@@ -21,9 +21,6 @@
 namespace nibble {
 namespace {
 
-// Two loads of 8 readers each, the defaults of --max-loads and of the loader.
-constexpr int kWarmQueues = 16;
-
 class CudaDevice final : public Device {
  public:
   explicit CudaDevice(int ordinal) : context_(ordinal), ops_(context_) {}
@@ -31,8 +28,8 @@ class CudaDevice final : public Device {
     Check(allocated_bytes_ == 0 && host_bytes_ == 0, "a device outlives its allocations");
   }
 
-  // Makes the context and loads all kernels; no other method may be called before.
-  absl::Status Open();
+  // Makes the context, loads all kernels, sets up queues; no other method may be called before.
+  absl::Status Open(int queue_count);
 
   const DeviceTraits& traits() const override { return kCudaTraits; }
   std::string name() const override { return context_.name(); }
@@ -50,7 +47,7 @@ class CudaDevice final : public Device {
   absl::Status health() const override { return context_.health(); }
 
  private:
-  absl::Status WarmUp();
+  absl::Status WarmUp(int queue_count);
   absl::Status WarmUp(Queue& queue, DeviceSpan memory);
   absl::Status Taken(int64_t needed_bytes) const;
 
@@ -62,7 +59,7 @@ class CudaDevice final : public Device {
   std::atomic<int64_t> host_bytes_ = 0;
 };
 
-absl::Status CudaDevice::Open() {
+absl::Status CudaDevice::Open(int queue_count) {
   cudaDeviceProp properties;
   absl::Status status = context_.Check(cudaGetDeviceProperties(&properties, context_.ordinal()),
                                        "cudaGetDeviceProperties");
@@ -80,21 +77,21 @@ absl::Status CudaDevice::Open() {
   if (!status.ok()) {
     return status;
   }
-  return WarmUp();
+  return WarmUp(queue_count);
 }
 
 // Does everything once, on zeros: what the driver sets up at first use (its own copy and fill
 // kernels, and channels for as many queues as loads use at once) is then part of the runtime
 // reservation, not of the first load. The driver keeps the channels when the queues are gone (seen
 // on an H200: the first load with 8 queues took 4 MiB more than later ones).
-absl::Status CudaDevice::WarmUp() {
+absl::Status CudaDevice::WarmUp(int queue_count) {
   const absl::StatusOr<DeviceSpan> memory = Allocate(kCudaTraits.granularity_bytes);
   if (!memory.ok()) {
     return memory.status();
   }
   absl::Status status;
   std::vector<std::unique_ptr<Queue>> queues;
-  for (int count = 0; status.ok() && count < kWarmQueues; ++count) {
+  for (int count = 0; status.ok() && count < queue_count; ++count) {
     absl::StatusOr<std::unique_ptr<Queue>> queue = NewQueue();
     status = queue.ok() ? WarmUp(**queue, *memory) : queue.status();
     if (queue.ok()) {
@@ -250,7 +247,7 @@ std::string VersionText(int version) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Device>> OpenCudaDevice(int ordinal) {
+absl::StatusOr<std::unique_ptr<Device>> OpenCudaDevice(int ordinal, int queue_count) {
   const absl::StatusOr<int> count = CountDevices();
   if (!count.ok()) {
     return count.status();
@@ -260,7 +257,7 @@ absl::StatusOr<std::unique_ptr<Device>> OpenCudaDevice(int ordinal) {
         absl::StrCat("cuda:", ordinal, ": no such GPU; the driver shows ", *count));
   }
   auto device = std::make_unique<CudaDevice>(ordinal);
-  if (absl::Status status = device->Open(); !status.ok()) {
+  if (absl::Status status = device->Open(queue_count); !status.ok()) {
     return status;
   }
   return device;
@@ -279,6 +276,7 @@ std::vector<std::string> ListCudaDevices() {
 }
 
 std::string CudaVersionText() {
+  LoadModulesEagerly();
   int runtime = 0;
   int driver = 0;
   cudaRuntimeGetVersion(&runtime);

@@ -156,11 +156,17 @@ class Device {
 // Its kernels are the fast ones of this processor.
 std::unique_ptr<Device> OpenHostDevice(int64_t total_bytes);
 
-// Opens GPU `ordinal` and loads all kernels, so that no later call takes device memory for modules.
+// Two loads of 8 readers each, the defaults of --max-loads and of the loader.
+inline constexpr int kCudaQueueCountDefault = 16;
+
+// Opens GPU `ordinal`, loads all kernels, and sets up what the driver keeps for `queue_count`
+// queues that exist at once, so that no later call takes device memory for modules or queues.
 //
+// Requires: queue_count > 0.
 // Errors: NOT_FOUND if there is no such GPU; UNAVAILABLE without a driver; UNIMPLEMENTED if this
 //   binary was built without CUDA or has no kernels for this GPU.
-absl::StatusOr<std::unique_ptr<Device>> OpenCudaDevice(int ordinal);
+absl::StatusOr<std::unique_ptr<Device>> OpenCudaDevice(int ordinal,
+                                                       int queue_count = kCudaQueueCountDefault);
 
 // The GPUs that OpenCudaDevice can open, described; empty without a driver or without CUDA.
 std::vector<std::string> ListCudaDevices();

@@ -4,7 +4,7 @@
 
 namespace nibble {
 
-absl::StatusOr<std::unique_ptr<Device>> OpenCudaDevice(int) {
+absl::StatusOr<std::unique_ptr<Device>> OpenCudaDevice(int, int) {
   return absl::UnimplementedError("built without CUDA; use --device host");
 }
 

@@ -4,7 +4,6 @@
 #include <map>
 #include <utility>
 
-#include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
@@ -12,6 +11,7 @@
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "loader/checkpoint_index.h"
+#include "loader/name_map.h"
 #include "loader/printable.h"
 #include "loader/shard_reader.h"
 
@@ -165,7 +165,7 @@ absl::StatusOr<ModelConfig> ReadConfig(const CheckpointDirectory& directory,
 
 // Mentions safetensors files that are no part of the checkpoint: adapters, another format's copy.
 void WarnOfIgnoredFiles(const std::vector<std::string>& files, Checkpoint& checkpoint) {
-  absl::flat_hash_set<absl::string_view> read;
+  NameViewSet read;
   for (const Shard& shard : checkpoint.shards) {
     read.insert(shard.file_name);
   }

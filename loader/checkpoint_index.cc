@@ -97,7 +97,7 @@ class IndexParser {
 
   JsonReader reader_;
   CheckpointIndex index_;
-  absl::flat_hash_map<std::string, int> shard_indexes_;
+  NameMap<int> shard_indexes_;
   absl::Status bad_name_;
 };
 

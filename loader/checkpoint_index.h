@@ -6,9 +6,9 @@
 #include <string>
 #include <vector>
 
-#include "absl/container/flat_hash_map.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "loader/name_map.h"
 
 namespace nibble {
 
@@ -26,8 +26,8 @@ struct TensorPlace {
 };
 
 struct CheckpointIndex {
-  std::vector<std::string> shards;                       // Plain file names, sorted.
-  absl::flat_hash_map<std::string, TensorPlace> places;  // By tensor name.
+  std::vector<std::string> shards;  // Plain file names, sorted.
+  NameMap<TensorPlace> places;      // By tensor name.
 };
 
 // Errors: DATA_LOSS for malformed JSON (limits above, depth 64), a tensor that stands twice, or no

@@ -5,11 +5,11 @@
 #include <optional>
 #include <utility>
 
-#include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "kernels/bytes.h"
 #include "loader/json_reader.h"
+#include "loader/name_map.h"
 #include "loader/printable.h"
 
 namespace nibble {
@@ -132,7 +132,7 @@ class ConfigParser {
  private:
   // `prefix` is that of the level's keys in messages.
   void ParseLevel(ConfigLevel& level, absl::string_view prefix) {
-    absl::flat_hash_set<std::string> seen;
+    NameSet seen;
     std::string key;
     reader_.EnterObject();
     while (NextKey(prefix, seen, key)) {
@@ -148,7 +148,7 @@ class ConfigParser {
   }
 
   // False at the end of the object and if a key stands twice.
-  bool NextKey(absl::string_view prefix, absl::flat_hash_set<std::string>& seen, std::string& key) {
+  bool NextKey(absl::string_view prefix, NameSet& seen, std::string& key) {
     place_ = "";
     if (!reader_.NextMember(key)) {
       return false;
@@ -217,7 +217,7 @@ class ConfigParser {
 
   void ParseQuantization(const std::string& place, std::string& method) {
     const std::string prefix = absl::StrCat(place, ".");
-    absl::flat_hash_set<std::string> seen;
+    NameSet seen;
     std::string key;
     bool in_4_bits = false;
     bool in_8_bits = false;

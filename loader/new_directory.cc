@@ -88,16 +88,22 @@ NewDirectory::~NewDirectory() {
   for (const std::string& made : made_) {
     unlink(made.c_str());
   }
-  if (made_directory_) {
-    rmdir(path_.c_str());
+  // One that somebody else has put something into meanwhile stays: rmdir sees to that.
+  for (auto made = made_directories_.rbegin(); made != made_directories_.rend(); ++made) {
+    rmdir(made->c_str());
   }
 }
 
 absl::Status NewDirectory::Make() {
   std::error_code error;
-  made_directory_ = std::filesystem::create_directories(path_, error);
-  if (error) {
-    return ErrnoError(error.value(), path_, "making the directory");
+  std::filesystem::path reached;
+  for (const std::filesystem::path& step : std::filesystem::path(path_)) {
+    reached /= step;
+    if (std::filesystem::create_directory(reached, error)) {
+      made_directories_.push_back(reached.string());
+    } else if (error) {
+      return ErrnoError(error.value(), path_, "making the directory");
+    }
   }
   const bool empty = std::filesystem::is_empty(path_, error);
   if (error) {

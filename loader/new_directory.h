@@ -40,8 +40,8 @@ class NewFile {
   int descriptor_;
 };
 
-// The directory. What was made in it, and the directory itself if it did not exist, goes again on
-// destruction unless Keep() was called. One thread.
+// The directory. What was made in it, and the directory itself and those above it where they did
+// not exist, goes again on destruction unless Keep() was called. One thread.
 class NewDirectory {
  public:
   explicit NewDirectory(std::string path) : path_(std::move(path)) {}
@@ -64,9 +64,9 @@ class NewDirectory {
 
  private:
   const std::string path_;
-  bool made_directory_ = false;
   bool kept_ = false;
-  std::vector<std::string> made_;
+  std::vector<std::string> made_directories_;  // The outermost first.
+  std::vector<std::string> made_;              // Files.
 };
 
 }  // namespace nibble

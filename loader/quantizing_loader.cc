@@ -2,8 +2,9 @@
 
 #include <algorithm>
 #include <cstring>
+#include <exception>
+#include <new>
 #include <set>
-#include <system_error>
 #include <thread>
 #include <utility>
 #include <vector>
@@ -91,13 +92,19 @@ absl::Status CheckAllUnchanged(const Checkpoint& checkpoint, const ShardFiles& f
 // Runs the readers, the first on this thread, so that a load goes on with fewer where the system
 // gives no more threads.
 void RunReaders(const TileReader::Load& load, int reader_count) {
-  const auto run = [&load](int reader_index) { TileReader(load, reader_index).Run(); };
+  const auto run = [&load](int reader_index) {
+    try {
+      TileReader(load, reader_index).Run();
+    } catch (const std::bad_alloc&) {  // Past a thread's function it would end the process.
+      load.tiles.Fail(-1, absl::ResourceExhaustedError("a reader found no host memory"));
+    }
+  };
   std::vector<std::thread> threads;
   threads.reserve(static_cast<size_t>(reader_count));
   for (int index = 1; index < reader_count; ++index) {
     try {
       threads.emplace_back(run, index);
-    } catch (const std::system_error&) {
+    } catch (const std::exception&) {  // No thread, or no memory for one.
       break;
     }
   }

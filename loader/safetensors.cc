@@ -6,13 +6,12 @@
 #include <memory>
 #include <new>
 
-#include "absl/container/flat_hash_map.h"
-#include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "kernels/bytes.h"
 #include "loader/json_reader.h"
+#include "loader/name_map.h"
 #include "loader/printable.h"
 
 namespace nibble {
@@ -66,7 +65,9 @@ class HeaderParser {
     bool has_metadata = false;
     reader_.EnterObject();
     while (reader_.NextMember(name)) {
-      if (name != kMetadataKey) {
+      if (name != kMetadataKey && header.entries.size() == kSafetensorsTensorsMax) {
+        reader_.Refuse(absl::StrCat("expected at most ", kSafetensorsTensorsMax, " tensors"));
+      } else if (name != kMetadataKey) {
         ParseEntry(header.entries.emplace_back(), name);
       } else if (!has_metadata) {
         has_metadata = true;
@@ -151,8 +152,14 @@ class HeaderParser {
 
   void ParseShape(std::vector<int64_t>& shape) {
     reader_.EnterArray();
-    // One exact allocation: growing step by step could take 12 times the header's size.
-    shape.reserve(static_cast<size_t>(reader_.NumbersAhead()));
+    // One exact allocation, where there is something to allocate for: a run of commas is no shape.
+    const auto count = static_cast<size_t>(reader_.NumbersAhead());
+    if (count > kSafetensorsDimensionsMax) {
+      reader_.Refuse(absl::StrCat("expected at most ", kSafetensorsDimensionsMax,
+                                  " dimensions, found ", count));
+      return;
+    }
+    shape.reserve(count);
     uint64_t dimension = 0;
     while (reader_.NextElement()) {
       if (reader_.ReadUnsigned(dimension) && dimension > INT64_MAX) {
@@ -184,7 +191,7 @@ class HeaderParser {
   }
 
   void ParseMetadata(std::vector<std::pair<std::string, std::string>>& metadata) {
-    absl::flat_hash_map<std::string, std::string> values;
+    NameMap<std::string> values;
     std::string value;
     reader_.EnterObject();
     while (reader_.NextMember(key_) && reader_.ReadString(value)) {
@@ -202,7 +209,7 @@ class HeaderParser {
 };
 
 absl::Status RefuseDuplicates(const std::vector<SafetensorsEntry>& entries) {
-  absl::flat_hash_set<absl::string_view> names;
+  NameViewSet names;
   names.reserve(entries.size());
   for (const SafetensorsEntry& entry : entries) {
     if (!names.insert(entry.name).second) {

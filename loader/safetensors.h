@@ -1,6 +1,7 @@
 // The safetensors format, as strict as its official reader (0.8) and stricter where a file is odd
 // rather than useful: duplicate tensor names, entries written as arrays, dtypes as objects, a null
-// __metadata__ and dimensions of 2^63 or more are refused.
+// __metadata__, dimensions of 2^63 or more, and more tensors or dimensions than stand below are
+// refused.
 //
 //   bytes 0..7        N, the header's length, unsigned 64-bit little-endian, at most 100 000 000
 //   bytes 8..8+N-1    UTF-8 JSON: {"name": {"dtype", "shape", "data_offsets": [begin, end]}, ...}
@@ -25,8 +26,12 @@ namespace nibble {
 
 inline constexpr int64_t kSafetensorsHeaderBytesMax = 100'000'000;
 
-// Metadata entries kept; transformers writes one. Further ones are checked and dropped, so that a
-// hostile header cannot take many times its size in memory.
+// What a file may declare, so that a hostile header cannot take many times its size in memory: the
+// largest models have some 200 000 tensors in all their shards, and numpy arrays 64 dimensions.
+inline constexpr size_t kSafetensorsTensorsMax = 1 << 20;
+inline constexpr size_t kSafetensorsDimensionsMax = 65'536;
+
+// Metadata entries kept; transformers writes one. Further ones are checked and dropped.
 inline constexpr size_t kSafetensorsMetadataCountMax = 65'536;
 
 // In the order of the official reader.

@@ -101,6 +101,10 @@ absl::StatusOr<bool> ShardReader::Place(const SafetensorsEntry& entry, int shard
     return absl::InvalidArgumentError("expected a name without control characters");
   }
   TensorPlace& place = index_.places.try_emplace(entry.name).first->second;
+  if (index_.places.size() > kIndexTensorsMax) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("expected at most ", kIndexTensorsMax, " in index and shards together"));
+  }
   if (place.found_shard >= 0) {
     return absl::DataLossError(absl::StrCat("is in ", file_name(place.found_shard), " too"));
   }

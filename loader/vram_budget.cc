@@ -143,12 +143,12 @@ absl::StatusOr<VramBudget::Reservation> VramBudget::Reserve(absl::string_view ow
   auto account = std::make_unique<Account>();
   account->owner.name = std::string(owner);
   account->owner.reserved = bytes;
+  Account* const raw = account.get();
+  accounts_.push_back(std::move(account));  // First: should it throw, nothing is counted.
   for (const Purpose purpose : kPurposes) {
     totals_.reserved[purpose] += bytes[purpose];
   }
   totals_.reserved_peak_bytes = std::max(totals_.reserved_peak_bytes, totals_.reserved.total());
-  Account* const raw = account.get();
-  accounts_.push_back(std::move(account));
   Change();
   return Reservation(this, raw);
 }

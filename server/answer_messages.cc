@@ -58,33 +58,6 @@ v1::ModelState StateMessage(ModelState state) {
   return v1::MODEL_STATE_UNSPECIFIED;
 }
 
-v1::Quantization QuantizationMessage(const QuantizationSpec& spec) {
-  v1::Quantization message;
-  message.set_format(FormatMessage(spec.format));
-  message.set_block_size(Wire(spec.block_size));
-  message.set_double_quantization(spec.double_quantization);
-  message.mutable_keep()->Add(spec.keep.begin(), spec.keep.end());
-  message.mutable_quantize()->Add(spec.quantize.begin(), spec.quantize.end());
-  message.set_keep_unquantized_rest(spec.keep_unquantized_rest);
-  message.set_scale_search(spec.scale_search);
-  message.set_positive_scales(spec.positive_scales);
-  message.set_min_quantized_ratio(spec.min_quantized_ratio);
-  message.set_allow_non_finite(spec.allow_non_finite);
-  message.set_error_stats(spec.error_stats);
-  return message;
-}
-
-v1::Serving ServingMessage(const ServingSpec& spec) {
-  v1::Serving message;
-  message.set_max_context_tokens(Wire(spec.max_context_tokens));
-  message.set_max_sequences(Wire(spec.max_sequences));
-  message.set_kv_cache_bytes(Wire(spec.kv_cache_bytes));
-  message.set_kv_cache_dtype(KvCacheMessage(spec.kv_cache_type));
-  message.set_prefill_chunk_tokens(Wire(spec.prefill_chunk_tokens));
-  message.set_weights_only(spec.weights_only);
-  return message;
-}
-
 v1::PlannedTensor TensorMessage(const PlannedTensor& tensor) {
   v1::PlannedTensor message;
   message.set_name(tensor.name);
@@ -165,6 +138,33 @@ void AddModels(const LedgerSnapshot& ledger, v1::DeviceMemory& message) {
 }
 
 }  // namespace
+
+v1::Quantization QuantizationMessage(const QuantizationSpec& spec) {
+  v1::Quantization message;
+  message.set_format(FormatMessage(spec.format));
+  message.set_block_size(Wire(spec.block_size));
+  message.set_double_quantization(spec.double_quantization);
+  message.mutable_keep()->Add(spec.keep.begin(), spec.keep.end());
+  message.mutable_quantize()->Add(spec.quantize.begin(), spec.quantize.end());
+  message.set_keep_unquantized_rest(spec.keep_unquantized_rest);
+  message.set_scale_search(spec.scale_search);
+  message.set_positive_scales(spec.positive_scales);
+  message.set_min_quantized_ratio(spec.min_quantized_ratio);
+  message.set_allow_non_finite(spec.allow_non_finite);
+  message.set_error_stats(spec.error_stats);
+  return message;
+}
+
+v1::Serving ServingMessage(const ServingSpec& spec) {
+  v1::Serving message;
+  message.set_max_context_tokens(Wire(spec.max_context_tokens));
+  message.set_max_sequences(Wire(spec.max_sequences));
+  message.set_kv_cache_bytes(Wire(spec.kv_cache_bytes));
+  message.set_kv_cache_dtype(KvCacheMessage(spec.kv_cache_type));
+  message.set_prefill_chunk_tokens(Wire(spec.prefill_chunk_tokens));
+  message.set_weights_only(spec.weights_only);
+  return message;
+}
 
 v1::Plan PlanMessage(const PlanAnswer& answer, PlanDetail detail) {
   const LoadPlan& plan = *answer.plan;

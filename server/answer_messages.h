@@ -17,6 +17,10 @@ namespace nibble {
 // experts. Streams and lists leave them out; a client's default limit for one message is 4 MiB.
 enum class PlanDetail { kTotals, kTensors };
 
+// As requests and answers carry them.
+v1::Quantization QuantizationMessage(const QuantizationSpec& spec);
+v1::Serving ServingMessage(const ServingSpec& spec);
+
 // The plan as it stands against the budget.
 v1::Plan PlanMessage(const PlanAnswer& answer, PlanDetail detail);
 

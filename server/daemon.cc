@@ -72,7 +72,7 @@ class Daemon {
         device_(std::move(chosen.device)),
         budget_(chosen.budget_bytes),
         runtime_(ReserveRuntime(budget_, chosen.runtime_bytes)),
-        metrics_(NIBBLE_VERSION, NIBBLE_CUDA_VERSION),
+        metrics_(NIBBLE_VERSION, CudaVersionText()),
         log_(logger, device_->name()),
         observers_(metrics_, log_),
         registry_(*device_, budget_, options, observers_) {}

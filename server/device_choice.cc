@@ -1,11 +1,14 @@
 #include "server/device_choice.h"
 
+#include <algorithm>
 #include <string>
+#include <thread>
 #include <utility>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "loader/staging_ring.h"
 #include "server/system_memory.h"
 
 namespace nibble {
@@ -13,6 +16,9 @@ namespace {
 
 constexpr double kCudaBudgetRatio = 0.9;
 constexpr double kHostBudgetRatio = 0.5;
+
+// 64 default loads. Many more queues than a card has channels for gain nothing.
+constexpr int kCudaQueuesMax = 512;
 
 int64_t RuntimeBytes(const DaemonOptions& options, DeviceKind kind) {
   return options.runtime_reserve_bytes.value_or(kind == DeviceKind::kCuda ? kCudaRuntimeBytes : 0);
@@ -33,7 +39,12 @@ absl::StatusOr<ChosenDevice> OpenHost(const DaemonOptions& options) {
 }
 
 absl::StatusOr<ChosenDevice> OpenCuda(const DaemonOptions& options, int ordinal) {
-  absl::StatusOr<std::unique_ptr<Device>> device = OpenCudaDevice(ordinal);
+  const int core_count = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
+  const absl::StatusOr<int> queue_count = CudaQueueCount(options, core_count);
+  if (!queue_count.ok()) {
+    return queue_count.status();
+  }
+  absl::StatusOr<std::unique_ptr<Device>> device = OpenCudaDevice(ordinal, *queue_count);
   if (!device.ok()) {
     return device.status();
   }
@@ -100,6 +111,18 @@ absl::StatusOr<int64_t> ChooseBudget(const DaemonOptions& options, DeviceKind ki
                      runtime_bytes, " of --runtime-reserve; raise the one or lower the other"));
   }
   return budget_bytes;
+}
+
+absl::StatusOr<int> CudaQueueCount(const DaemonOptions& options, int core_count) {
+  const int readers =
+      ShapeStaging(kCudaTraits, options.staging_bytes, options.reader_threads, core_count)
+          .reader_count;
+  if (options.max_loads > kCudaQueuesMax / readers) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--max-loads: expected at most ", kCudaQueuesMax / readers, " loads with ",
+                     readers, " --reader-threads each on a GPU, found ", options.max_loads));
+  }
+  return options.max_loads * readers;
 }
 
 absl::StatusOr<ChosenDevice> OpenChosenDevice(const DaemonOptions& options) {

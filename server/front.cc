@@ -100,7 +100,8 @@ class Front::Servers {
 
  private:
   std::string RenderMetrics() const {
-    return backend_.metrics.Render(*backend_.registry.Snapshot(), SampleMemory(backend_.device),
+    return backend_.metrics.Render(*backend_.registry.Snapshot(),
+                                   SampleMemory(backend_.device, backend_.registry),
                                    listener_.Counts());
   }
 

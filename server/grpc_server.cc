@@ -86,14 +86,23 @@ GrpcServer::GrpcServer(std::unique_ptr<Acceptor> acceptor, std::unique_ptr<grpc:
 GrpcServer::~GrpcServer() { Shutdown(absl::ZeroDuration()); }
 
 void GrpcServer::Serve(Descriptor connection) {
+  MutexLock lock(mutex_);
+  // Once it is shut down gRPC 1.51 takes no more connections and leaves the descriptor open.
+  if (shut_down_) {
+    return;
+  }
   Acceptor::NewConnectionParameters parameters;
-  parameters.fd = connection.Release();  // Closed by gRPC, also where it takes no more.
+  parameters.fd = connection.Release();  // Closed by gRPC, also if the peer is gone already.
   acceptor_->HandleNewConnection(&parameters);
 }
 
 void GrpcServer::StopServing() { server_->GetHealthCheckService()->Shutdown(); }
 
 void GrpcServer::Shutdown(absl::Duration grace) {
+  {
+    MutexLock lock(mutex_);
+    shut_down_ = true;
+  }
   server_->Shutdown(absl::ToChronoTime(absl::Now() + grace));
 }
 

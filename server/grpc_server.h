@@ -9,8 +9,10 @@
 #include <memory>
 #include <string>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "kernels/mutex.h"
 #include "server/listen_address.h"
 
 namespace nibble {
@@ -29,7 +31,7 @@ class GrpcServer {
       std::initializer_list<grpc::Service*> services,
       std::initializer_list<const char*> service_names);
 
-  // Takes a connected, non-blocking socket.
+  // Takes a connected, non-blocking socket, and closes it at once after Shutdown().
   void Serve(Descriptor connection);
 
   // Health says NOT_SERVING from now on, for good.
@@ -46,6 +48,8 @@ class GrpcServer {
 
   GrpcServer(std::unique_ptr<Acceptor> acceptor, std::unique_ptr<grpc::Server> server);
 
+  Mutex mutex_;  // Held while a connection is handed over.
+  bool shut_down_ ABSL_GUARDED_BY(mutex_) = false;
   const std::unique_ptr<Acceptor> acceptor_;
   const std::unique_ptr<grpc::Server> server_;
 };

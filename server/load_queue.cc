@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/check.h"
 #include "kernels/error_details.h"
+#include "server/host_memory.h"
 
 namespace nibble {
 namespace {
@@ -34,6 +35,15 @@ LoadProgress StartOf(const LoadPlan& plan) {
   progress.tensors_total = std::count_if(plan.tensors.begin(), plan.tensors.end(),
                                          [](const PlannedTensor& tensor) { return tensor.loaded; });
   return progress;
+}
+
+// `status` with the model's name before its message; code and details stay.
+absl::Status About(const std::string& model, const absl::Status& status) {
+  absl::Status named(status.code(), absl::StrCat(model, ": ", status.message()));
+  status.ForEachPayload([&named](absl::string_view type, const absl::Cord& payload) {
+    named.SetPayload(type, payload);
+  });
+  return named;
 }
 
 absl::Status WithRemedies(const absl::Status& refused, const PlanAnswer& answer) {
@@ -129,7 +139,8 @@ void LoadQueue::Run() {
       directory = std::move(entry->directory);
       ++running_count_;
     }
-    absl::StatusOr<std::unique_ptr<Weights>> weights = CarryOut(entry, std::move(directory));
+    absl::StatusOr<std::unique_ptr<Weights>> weights = WithinHostMemory(
+        entry->request.model, [&] { return CarryOut(entry, std::move(directory)); });
     TellWhy(weights.status());
     Finish(entry, std::move(weights));
     MutexLock lock(table_.mutex());
@@ -146,9 +157,7 @@ void LoadQueue::TellWhy(const absl::Status& failure) {
   if (absl::IsResourceExhausted(failure) && !reason.empty()) {
     table_.TellRefused(reason);
   }
-  if (absl::Status health = device_.health(); !health.ok()) {
-    table_.TellDeviceBroken(std::move(health));
-  }
+  table_.TellIfBroken(device_);
 }
 
 absl::StatusOr<std::unique_ptr<Weights>> LoadQueue::CarryOut(
@@ -167,8 +176,12 @@ absl::StatusOr<std::unique_ptr<Weights>> LoadQueue::CarryOut(
     return status;
   }
   EntryObserver observer(table_, entry);
-  return LoadWeights(device_, planned->checkpoint, planned->plan, *std::move(reservation),
-                     options_.loader, observer);
+  absl::StatusOr<std::unique_ptr<Weights>> weights =
+      LoadWeights(device_, planned->checkpoint, planned->plan, *std::move(reservation),
+                  options_.loader, observer);
+  // The device and the host do not know for whom they had no memory.
+  return absl::IsResourceExhausted(weights.status()) ? About(entry->request.model, weights.status())
+                                                     : std::move(weights);
 }
 
 // Under one lock, so that the plan's callers are told the figures by which it is decided, and a

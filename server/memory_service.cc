@@ -16,7 +16,7 @@ grpc::ServerUnaryReactor* MemoryService::GetMemory(grpc::CallbackServerContext* 
                                                    const v1::GetMemoryRequest*,
                                                    v1::GetMemoryResponse* response) {
   grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
-  *response = MemoryMessage(*registry_.Snapshot(), SampleMemory(device_));
+  *response = MemoryMessage(*registry_.Snapshot(), SampleMemory(device_, registry_));
   reactor->Finish(grpc::Status::OK);
   return reactor;
 }
@@ -30,7 +30,7 @@ grpc::ServerWriteReactor<v1::GetMemoryResponse>* MemoryService::WatchMemory(
     return Stream::Refuse(feed_, interval.status());
   }
   return Stream::Start(feed_, *interval, [this] {
-    return MemoryMessage(*registry_.Snapshot(), SampleMemory(device_));
+    return MemoryMessage(*registry_.Snapshot(), SampleMemory(device_, registry_));
   });
 }
 
@@ -51,6 +51,7 @@ grpc::ServerUnaryReactor* MemoryService::SetBudget(grpc::CallbackServerContext* 
 absl::StatusOr<int64_t> MemoryService::ChangeBudget(const v1::SetBudgetRequest& request) {
   const absl::StatusOr<Device::Memory> memory = device_.QueryMemory();
   if (!memory.ok()) {
+    registry_.CheckDevice();
     return memory.status();
   }
   absl::StatusOr<int64_t> limit_bytes = ParseBudget(request, device_.name(), memory->total_bytes);

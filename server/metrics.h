@@ -24,7 +24,7 @@ namespace nibble {
 // Thread-safe.
 class Metrics final : public RegistryObserver {
  public:
-  // `version` is nibble's, `cuda` the toolkit's that it was built with, or "none".
+  // `version` is nibble's, `cuda` what CudaVersionText() says.
   Metrics(const std::string& version, const std::string& cuda);
 
   void OnStateChanged(const ModelInfo& model) override;

@@ -6,6 +6,7 @@
 #include "kernels/check.h"
 #include "kernels/error_details.h"
 #include "loader/printable.h"
+#include "server/host_memory.h"
 #include "server/load_queue.h"
 #include "server/model_table.h"
 #include "server/unloader.h"
@@ -92,7 +93,7 @@ class ModelRegistry::State {
         budget(budget),
         table(budget, observer),
         loads(table, device, budget, this->options),
-        unloader(table),
+        unloader(table, device),
         plans(kPlansWaitingMax) {}
 
   // Starts what ends with the entry's removal, whatever its state.
@@ -139,7 +140,7 @@ absl::StatusOr<PlanAnswer> ModelRegistry::State::Plan(const std::string& source,
       return ShuttingDown();
     }
   }
-  auto directory = ResolveSource(options.model_roots, source);
+  auto directory = options.resolve_source(options.model_roots, source);
   if (!directory.ok()) {
     return directory.status();
   }
@@ -163,7 +164,7 @@ absl::StatusOr<ModelRegistry::Ticket> ModelRegistry::Load(const LoadRequest& req
     return status;
   }
   State& state = *state_;
-  auto directory = ResolveSource(state.options.model_roots, request.source);
+  auto directory = state.options.resolve_source(state.options.model_roots, request.source);
   if (absl::IsInvalidArgument(directory.status())) {
     return directory.status();
   }
@@ -230,8 +231,10 @@ void ModelRegistry::Plan(std::string source, QuantizationSpec quantization, Serv
   refused.Update(Validate(serving));
   if (refused.ok()) {
     switch (state_->plans.Post([state = state_.get(), source = std::move(source),
-                                quantization = std::move(quantization), serving,
-                                done] { done(state->Plan(source, quantization, serving)); })) {
+                                quantization = std::move(quantization), serving, done] {
+      done(WithinHostMemory(Printable(source),
+                            [&] { return state->Plan(source, quantization, serving); }));
+    })) {
       case TaskThread::Posted::kYes:
         return;
       case TaskThread::Posted::kFull:
@@ -283,6 +286,8 @@ std::shared_ptr<const StateSnapshot> ModelRegistry::Snapshot() const {
   MutexLock lock(state_->table.mutex());
   return state_->table.Snapshot();
 }
+
+void ModelRegistry::CheckDevice() const { state_->table.TellIfBroken(state_->device); }
 
 void ModelRegistry::Shutdown(absl::Duration drain_timeout) {
   State& state = *state_;

@@ -14,6 +14,7 @@
 #include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "kernels/device.h"
+#include "loader/checkpoint_directory.h"
 #include "loader/load_plan.h"
 #include "loader/load_spec.h"
 #include "loader/quantizing_loader.h"
@@ -101,6 +102,8 @@ class RegistryObserver {
   // (UNAVAILABLE by a shutdown).
   virtual void OnLoadFinished(const ModelInfo& model, const absl::Status& status) = 0;
   virtual void OnRefused(absl::string_view reason) = 0;  // RESOURCE_EXHAUSTED, by ErrorDetails.
+
+  // At most once: after a load that failed, an unload, or CheckDevice().
   virtual void OnDeviceBroken(const absl::Status& health) = 0;
 };
 
@@ -123,8 +126,13 @@ class ModelHandle {
   std::unique_ptr<Lease> lease_;
 };
 
+// Finds a source beneath the model roots: ResolveSource, or what a test puts before it.
+using SourceResolver = std::function<absl::StatusOr<std::shared_ptr<const CheckpointDirectory>>(
+    const std::vector<std::string>& roots, absl::string_view source)>;
+
 struct RegistryOptions {
   std::vector<std::string> model_roots;
+  SourceResolver resolve_source = ResolveSource;
   int64_t staging_bytes = kStagingBytesDefault;
   int max_loads = 2;          // That run at a time; at least 1. Each is a thread.
   int max_queued_loads = 64;  // More are RESOURCE_EXHAUSTED.
@@ -187,6 +195,10 @@ class ModelRegistry {
 
   // Cheap while nothing changes: one snapshot is kept and shared.
   std::shared_ptr<const StateSnapshot> Snapshot() const;
+
+  // For whoever made a call of the device that failed: if the device is broken for good, the
+  // observer is told of it, once.
+  void CheckDevice() const;
 
   // Refuses new loads from now on, cancels the running ones, drains and unloads every model, and
   // returns when all bytes are back, everything is told and every thread has ended. Idempotent;

@@ -3,8 +3,10 @@
 #include <memory>
 #include <utility>
 
+#include "loader/printable.h"
 #include "server/answer_messages.h"
 #include "server/grpc_status.h"
+#include "server/host_memory.h"
 #include "server/load_stream.h"
 #include "server/request_messages.h"
 #include "server/watch_stream.h"
@@ -82,11 +84,14 @@ grpc::ServerUnaryReactor* ModelService::PlanModel(grpc::CallbackServerContext* c
     return reactor;
   }
   registry_.Plan(std::move(parsed->source), std::move(parsed->quantization), parsed->serving,
-                 [this, reactor, response](const absl::StatusOr<PlanAnswer>& plan) {
-                   if (plan.ok()) {
-                     *response->mutable_plan() = PlanMessage(*plan, PlanDetail::kTensors);
-                   }
-                   Finish(reactor, "PlanModel", "", plan.status());
+                 [this, reactor, response,
+                  source = request->source()](const absl::StatusOr<PlanAnswer>& plan) {
+                   Finish(reactor, "PlanModel", "", WithinHostMemory(Printable(source), [&] {
+                            if (plan.ok()) {
+                              *response->mutable_plan() = PlanMessage(*plan, PlanDetail::kTensors);
+                            }
+                            return plan.status();
+                          }));
                  });
   return reactor;
 }

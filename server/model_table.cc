@@ -22,13 +22,23 @@ int64_t ReservedBytes(const VramBudget& budget, absl::string_view owner) {
 }
 
 // A failed model stays listed for its figures. Its tensors can be a hundred thousand, and nobody
-// bounds how often clients fail.
+// bounds how often clients fail. (Not a copy without its tensors: making that takes their memory,
+// which may be what the load has failed for.)
 std::shared_ptr<const PlanAnswer> TotalsOf(const PlanAnswer& answer) {
-  LoadPlan totals = *answer.plan;
-  totals.tensors = {};
-  totals.warnings = {};
+  const LoadPlan& plan = *answer.plan;
+  auto totals = std::make_shared<LoadPlan>();
+  totals->quantization = plan.quantization;
+  totals->serving = plan.serving;
+  totals->traits = plan.traits;
+  totals->source_bytes = plan.source_bytes;
+  totals->weights_bytes = plan.weights_bytes;
+  totals->kv_cache_bytes = plan.kv_cache_bytes;
+  totals->workspace_bytes = plan.workspace_bytes;
+  totals->staging_bytes = plan.staging_bytes;
+  totals->loaded_elements = plan.loaded_elements;
+  totals->quantized_elements = plan.quantized_elements;
   auto shortened = std::make_shared<PlanAnswer>(answer);
-  shortened->plan = std::make_shared<const LoadPlan>(std::move(totals));
+  shortened->plan = std::move(totals);
   return shortened;
 }
 
@@ -269,7 +279,11 @@ void ModelTable::TellRefused(std::string reason) {
   announcer_.Post([this, reason = std::move(reason)] { observer_.OnRefused(reason); });
 }
 
-void ModelTable::TellDeviceBroken(absl::Status health) {
+void ModelTable::TellIfBroken(const Device& device) {
+  absl::Status health = device.health();
+  if (health.ok() || told_broken_.exchange(true)) {
+    return;
+  }
   announcer_.Post([this, health = std::move(health)] { observer_.OnDeviceBroken(health); });
 }
 

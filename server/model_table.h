@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -11,6 +12,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/string_view.h"
+#include "kernels/device.h"
 #include "kernels/mutex.h"
 #include "loader/vram_budget.h"
 #include "server/model_entry.h"
@@ -84,7 +86,10 @@ class ModelTable {
   // Tells what is no change of an entry. With or without the mutex.
   void TellProgress(const EntryPointer& entry);
   void TellRefused(std::string reason);
-  void TellDeviceBroken(absl::Status health);
+
+  // For whoever made a call of the device that failed, or that cannot say so: tells, once, if the
+  // device is broken for good.
+  void TellIfBroken(const Device& device);
 
   // Calls `answer` on the announcing thread, or on this one if that has ended.
   //
@@ -109,6 +114,7 @@ class ModelTable {
 
   VramBudget& budget_;
   RegistryObserver& observer_;
+  std::atomic<bool> told_broken_ = false;
   CondVar changed_;
 
   Mutex mutex_;

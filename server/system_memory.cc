@@ -69,11 +69,15 @@ int64_t ControlGroupLimit(const std::string& root) {
 
 }  // namespace
 
-MemorySample SampleMemory(const Device& device) {
+MemorySample SampleMemory(const Device& device, const ModelRegistry& registry) {
   MemorySample sample;
   sample.device = device.name();
   sample.kind = device.description();
-  sample.memory = device.QueryMemory().value_or(Device::Memory());
+  if (const absl::StatusOr<Device::Memory> memory = device.QueryMemory(); memory.ok()) {
+    sample.memory = *memory;
+  } else {
+    registry.CheckDevice();
+  }
   sample.rss_bytes = RssBytes();
   sample.pinned_bytes = device.host_bytes();
   return sample;

@@ -10,6 +10,7 @@
 #include "absl/strings/string_view.h"
 #include "kernels/device.h"
 #include "loader/vram_budget.h"
+#include "server/model_registry.h"
 
 namespace nibble {
 
@@ -29,7 +30,8 @@ struct MemorySample {
   int64_t pinned_bytes = 0;
 };
 
-MemorySample SampleMemory(const Device& device);
+// A device that does not answer is checked by `registry`, the one on it.
+MemorySample SampleMemory(const Device& device, const ModelRegistry& registry);
 
 // Host memory that this process may use: the lower of what the system has available, with what it
 // could give back, and the limits of the control groups around the process. `root` is put before

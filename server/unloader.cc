@@ -16,7 +16,8 @@ SteadyTime After(absl::Duration timeout) {
 
 }  // namespace
 
-Unloader::Unloader(ModelTable& table) : table_(table), thread_([this] { Run(); }) {}
+Unloader::Unloader(ModelTable& table, const Device& device)
+    : table_(table), device_(device), thread_([this] { Run(); }) {}
 
 Unloader::~Unloader() { Stop(); }
 
@@ -57,6 +58,7 @@ void Unloader::Run() {
       weights = std::move(idle->weights);
     }
     weights.reset();  // Without the lock: giving gigabytes back takes a while.
+    table_.TellIfBroken(device_);
     MutexLock lock(table_.mutex());
     table_.Remove(idle);
   }

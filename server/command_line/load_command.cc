@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/time/time.h"
+#include "server/answer_messages.h"
 #include "server/command_line/byte_size.h"
 #include "server/command_line/client.h"
 #include "server/command_line/commands.h"
@@ -34,8 +35,8 @@ v1::LoadModelRequest MakeRequest(const LoadOptions& options) {
   v1::LoadModelRequest request;
   request.set_model(options.name);
   request.set_source(AbsoluteIfLocal(options.source));
-  *request.mutable_quantization() = RequestMessage(options.quantization);
-  *request.mutable_serving() = RequestMessage(options.serving);
+  *request.mutable_quantization() = QuantizationMessage(options.quantization);
+  *request.mutable_serving() = ServingMessage(options.serving);
   request.set_when_full(options.when_full);
   if (options.keep_alive != absl::InfiniteDuration()) {
     const timespec time = absl::ToTimespec(options.keep_alive);

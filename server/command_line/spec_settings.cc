@@ -15,30 +15,6 @@ constexpr std::array<Format, 3> kFormats = {Format::kNf4, Format::kFp4, Format::
 constexpr std::array<KvCacheType, 3> kKvCacheTypes = {KvCacheType::kF16, KvCacheType::kBf16,
                                                       KvCacheType::kF32};
 
-v1::WeightFormat FormatMessage(Format format) {
-  switch (format) {
-    case Format::kNf4:
-      return v1::NF4;
-    case Format::kFp4:
-      return v1::FP4;
-    case Format::kAsStored:
-      return v1::AS_STORED;
-  }
-  return v1::WEIGHT_FORMAT_UNSPECIFIED;
-}
-
-v1::KvCacheDtype KvCacheMessage(KvCacheType type) {
-  switch (type) {
-    case KvCacheType::kF16:
-      return v1::F16;
-    case KvCacheType::kBf16:
-      return v1::BF16;
-    case KvCacheType::kF32:
-      return v1::F32;
-  }
-  return v1::KV_CACHE_DTYPE_UNSPECIFIED;
-}
-
 Setting Count(std::string name, std::string help, std::string default_text, int64_t* target) {
   return CountSetting(std::move(name), std::move(help), std::move(default_text), 0, kAnyCount,
                       [target](int64_t count) { *target = count; });
@@ -109,33 +85,6 @@ std::vector<Setting> ServingSettings(ServingSpec* spec) {
                     "Loads weights alone: no KV cache, no workspace, no generation.",
                     &spec->weights_only),
   };
-}
-
-v1::Quantization RequestMessage(const QuantizationSpec& spec) {
-  v1::Quantization message;
-  message.set_format(FormatMessage(spec.format));
-  message.set_block_size(static_cast<uint64_t>(spec.block_size));
-  message.set_double_quantization(spec.double_quantization);
-  message.mutable_keep()->Add(spec.keep.begin(), spec.keep.end());
-  message.mutable_quantize()->Add(spec.quantize.begin(), spec.quantize.end());
-  message.set_keep_unquantized_rest(spec.keep_unquantized_rest);
-  message.set_scale_search(spec.scale_search);
-  message.set_positive_scales(spec.positive_scales);
-  message.set_min_quantized_ratio(spec.min_quantized_ratio);
-  message.set_allow_non_finite(spec.allow_non_finite);
-  message.set_error_stats(spec.error_stats);
-  return message;
-}
-
-v1::Serving RequestMessage(const ServingSpec& spec) {
-  v1::Serving message;
-  message.set_max_context_tokens(static_cast<uint64_t>(spec.max_context_tokens));
-  message.set_max_sequences(static_cast<uint64_t>(spec.max_sequences));
-  message.set_kv_cache_bytes(static_cast<uint64_t>(spec.kv_cache_bytes));
-  message.set_kv_cache_dtype(KvCacheMessage(spec.kv_cache_type));
-  message.set_prefill_chunk_tokens(static_cast<uint64_t>(spec.prefill_chunk_tokens));
-  message.set_weights_only(spec.weights_only);
-  return message;
 }
 
 }  // namespace nibble

@@ -3,8 +3,6 @@
 
 #pragma once
 
-#include <nibble/v1/plan.pb.h>
-
 #include <vector>
 
 #include "loader/load_spec.h"
@@ -15,9 +13,5 @@ namespace nibble {
 // `spec` must outlive the settings.
 std::vector<Setting> QuantizationSettings(QuantizationSpec* spec);
 std::vector<Setting> ServingSettings(ServingSpec* spec);
-
-// As a request carries them.
-v1::Quantization RequestMessage(const QuantizationSpec& spec);
-v1::Serving RequestMessage(const ServingSpec& spec);
 
 }  // namespace nibble

@@ -12,12 +12,12 @@ namespace {
 int RunVersion(bool json) {
   const std::vector<std::string> gpus = ListCudaDevices();
   if (json) {
-    nlohmann::ordered_json answer = {{"version", NIBBLE_VERSION}, {"cuda", NIBBLE_CUDA_VERSION}};
+    nlohmann::ordered_json answer = {{"version", NIBBLE_VERSION}, {"cuda", CudaVersionText()}};
     answer["gpus"] = gpus;
     std::puts(answer.dump(1).c_str());
     return kExitDone;
   }
-  std::printf("nibble %s, CUDA %s\n", NIBBLE_VERSION, NIBBLE_CUDA_VERSION);
+  std::printf("nibble %s, CUDA %s\n", NIBBLE_VERSION, CudaVersionText().c_str());
   for (const std::string& gpu : gpus) {
     std::printf("  %s\n", gpu.c_str());
   }

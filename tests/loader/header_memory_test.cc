@@ -1,54 +1,104 @@
-// Reading a header when the host has no memory for it. An executable of its own, because it
-// replaces the allocation function that the reader uses for what a file's length word asks for.
+// What reading a header takes of the host's memory, and what happens where there is none.
 
-#include <cstdlib>
-#include <new>
 #include <string>
 
+#include "absl/strings/str_cat.h"
+#include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "loader/checkpoint_index.h"
 #include "loader/safetensors.h"
+#include "tests/support/faulty_new.h"
+#include "tests/support/loading.h"
 #include "tests/support/memory_file.h"
-
-namespace {
-
-bool refuse = false;
-size_t asked_bytes = 0;
-
-}  // namespace
-
-void* operator new[](std::size_t bytes, const std::nothrow_t&) noexcept {
-  asked_bytes = bytes;
-  if (refuse) {
-    return nullptr;
-  }
-  return ::operator new[](bytes);
-}
+#include "tests/support/tiny_checkpoint.h"
 
 namespace nibble {
 namespace {
 
-TEST(HeaderMemoryTest, IsAnErrorWhenThereIsNone) {
-  const std::string json = R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})";
-  std::string content(8, '\0');
-  content[0] = static_cast<char>(json.size());
-  const MemoryFile file("x.safetensors", content + json + "d");
-  ASSERT_TRUE(ReadSafetensorsHeader("x.safetensors", file).ok());
-  EXPECT_EQ(asked_bytes, json.size());
+using ::testing::AllOf;
+using ::testing::HasSubstr;
 
-  refuse = true;
+TEST(HeaderMemoryTest, IsAnErrorWhenThereIsNone) {
+  const std::string json = absl::StrCat(R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})",
+                                        std::string(kLargeAllocationBytes, ' '));
+  const MemoryFile file("x.safetensors", SafetensorsFile(json, "d"));
+  FailLargeAllocation(1);
   const auto header = ReadSafetensorsHeader("x.safetensors", file);
-  refuse = false;
+  EXPECT_TRUE(LargeAllocationHasFailed());
   EXPECT_EQ(header.status(),
-            absl::ResourceExhaustedError("x.safetensors: no memory for a header of 53 bytes"));
+            absl::ResourceExhaustedError(
+                absl::StrCat("x.safetensors: no memory for a header of ", json.size(), " bytes")));
   EXPECT_TRUE(ReadSafetensorsHeader("x.safetensors", file).ok());
 }
 
 TEST(HeaderMemoryTest, IsNotAskedForBeyondTheFile) {
-  asked_bytes = 0;
   std::string content(8, '\0');
   content[3] = 5;  // 80 MiB, within the format's limit.
-  EXPECT_FALSE(ReadSafetensorsHeader("x", MemoryFile("x", content + "{}")).ok());
-  EXPECT_EQ(asked_bytes, 0u);
+  const MemoryFile file("x", content + "{}");
+  FailLargeAllocation(0);
+  EXPECT_FALSE(ReadSafetensorsHeader("x", file).ok());
+  EXPECT_LT(LargestAllocationBytes(), kLargeAllocationBytes);
+}
+
+// Eight bytes for each would be four times the header, and for commas alone eight times.
+TEST(HeaderMemoryTest, IsNotAskedForByAShapeWithoutEnd) {
+  std::string ones = "1";
+  for (size_t count = 1; count <= kSafetensorsDimensionsMax; ++count) {
+    ones += ",1";
+  }
+  for (const std::string& shape : {ones, std::string(1'000'000, ',')}) {
+    const std::string json =
+        absl::StrCat(R"({"a":{"dtype":"U8","data_offsets":[0,1],"shape":[)", shape, "]}}");
+    const MemoryFile file("x", SafetensorsFile(json, "d"));
+    FailLargeAllocation(0);
+    const auto header = ReadSafetensorsHeader("x", file);
+    EXPECT_THAT(
+        std::string(header.status().message()),
+        AllOf(HasSubstr("x: tensor \"a\""), HasSubstr("expected at most 65536 dimensions")));
+    EXPECT_EQ(LargestAllocationBytes(), json.size()) << "the header itself";
+  }
+}
+
+TEST(HeaderMemoryTest, AsManyDimensionsAsMayBeAreRead) {
+  std::string ones = "1";
+  for (size_t count = 1; count < kSafetensorsDimensionsMax; ++count) {
+    ones += ",1";
+  }
+  const std::string json =
+      absl::StrCat(R"({"a":{"dtype":"U8","data_offsets":[0,1],"shape":[)", ones, "]}}");
+  const auto header = ReadSafetensorsHeader("x", MemoryFile("x", SafetensorsFile(json, "d")));
+  ASSERT_TRUE(header.ok()) << header.status();
+  EXPECT_EQ(header->entries[0].shape.size(), kSafetensorsDimensionsMax);
+}
+
+// A file of empty tensors whose names are the numbers from `first` on.
+std::string EmptyTensors(size_t first, size_t count) {
+  std::string json = "{";
+  for (size_t number = first; number < first + count; ++number) {
+    absl::StrAppend(&json, number == first ? "\"" : ",\"", number,
+                    R"(":{"dtype":"U8","shape":[0],"data_offsets":[0,0]})");
+  }
+  return SafetensorsFile(json + "}", "");
+}
+
+TEST(HeaderMemoryTest, IsNotTakenForMoreTensorsThanMayBe) {
+  const auto header =
+      ReadSafetensorsHeader("x", MemoryFile("x", EmptyTensors(0, kSafetensorsTensorsMax + 1)));
+  EXPECT_THAT(std::string(header.status().message()),
+              AllOf(HasSubstr("tensor \"1048576\""), HasSubstr("at most 1048576 tensors")));
+}
+
+TEST(HeaderMemoryTest, IsNotTakenForMoreTensorsInAllShardsThanMayBe) {
+  constexpr size_t kHalf = kIndexTensorsMax / 2;
+  const ScratchDirectory scratch;
+  WriteFile(scratch.path() / "config.json", R"({"model_type":"llama"})");
+  WriteFile(scratch.path() / "model-00001-of-00002.safetensors", EmptyTensors(0, kHalf));
+  WriteFile(scratch.path() / "model-00002-of-00002.safetensors", EmptyTensors(kHalf, kHalf + 1));
+  const absl::Status status = OpenForTest(scratch.path()).status();
+  EXPECT_TRUE(absl::IsResourceExhausted(status)) << status;
+  EXPECT_THAT(std::string(status.message()),
+              AllOf(HasSubstr("model-00002-of-00002.safetensors: tensor \"1048576\""),
+                    HasSubstr("at most 1048576")));
 }
 
 }  // namespace

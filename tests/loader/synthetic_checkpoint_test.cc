@@ -19,6 +19,7 @@
 namespace nibble {
 namespace {
 
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::UnorderedElementsAre;
@@ -156,6 +157,24 @@ TEST(SyntheticCheckpointTest, LeavesNothingBehindWhenStopped) {
       "llama-tiny", directory.string(), {}, [&calls](int64_t, int64_t) { return ++calls < 5; });
   EXPECT_TRUE(absl::IsCancelled(status)) << status;
   EXPECT_FALSE(std::filesystem::exists(directory));
+}
+
+TEST(SyntheticCheckpointTest, LeavesNoneOfTheDirectoriesAboveBehindWhenStopped) {
+  ScratchDirectory scratch;
+  std::filesystem::create_directory(scratch.path() / "there");
+  const auto stop = [](int64_t, int64_t) { return false; };
+  for (const char* const path : {"a/b/c", "a/b/c/", "there/b//c", "there/./b"}) {
+    const std::string directory = (scratch.path() / path).string();
+    EXPECT_TRUE(absl::IsCancelled(WriteSyntheticCheckpoint("llama-tiny", directory, {}, stop)));
+    EXPECT_THAT(FileNames(scratch.path()), ElementsAre("there")) << path;
+    EXPECT_THAT(FileNames(scratch.path() / "there"), IsEmpty()) << path;
+  }
+  // What is in the way of the third directory takes the first two with it.
+  WriteFile(scratch.path() / "there/file", "mine");
+  EXPECT_FALSE(Synth("llama-tiny", scratch.path() / "there/file/x").ok());
+  EXPECT_FALSE(Synth("llama-tiny", scratch.path() / "new/../there/file/x").ok());
+  EXPECT_THAT(FileNames(scratch.path()), ElementsAre("there"));
+  EXPECT_EQ(ReadFile(scratch.path() / "there/file"), "mine");
 }
 
 // Makes writes beyond `bytes` of a file fail as on a disk that is full.

@@ -63,5 +63,30 @@ TEST(DeviceChoiceTest, RefusesMoreThanACardHas) {
   EXPECT_TRUE(ChooseBudget(options, DeviceKind::kHost, kCard, 0).ok()) << "a host may swap";
 }
 
+TEST(DeviceChoiceTest, CountsTheQueuesOfEveryReaderOfEveryLoad) {
+  DaemonOptions options;  // 2 loads at a time, 8 readers if there are as many cores.
+  EXPECT_EQ(*CudaQueueCount(options, 64), 16);
+  EXPECT_EQ(*CudaQueueCount(options, 3), 6);
+  options.reader_threads = 24;
+  options.max_loads = 3;
+  EXPECT_EQ(*CudaQueueCount(options, 3), 72);
+  // Two slots of 64 KiB for each, at least, and 1 MiB holds no more than 7 pairs beside the cells.
+  options.staging_bytes = kStagingBytesMin;
+  EXPECT_EQ(*CudaQueueCount(options, 3), 3 * 7);
+}
+
+TEST(DeviceChoiceTest, RefusesMoreQueuesThanACardHasUseFor) {
+  DaemonOptions options;
+  options.reader_threads = 256;
+  options.max_loads = 2;
+  EXPECT_EQ(*CudaQueueCount(options, 16), 512);
+  options.max_loads = 3;
+  const absl::Status status = CudaQueueCount(options, 16).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(status.message(), HasSubstr("--max-loads: expected at most 2"));
+  options.max_loads = INT32_MAX;
+  EXPECT_FALSE(CudaQueueCount(options, 16).ok());
+}
+
 }  // namespace
 }  // namespace nibble

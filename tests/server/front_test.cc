@@ -3,7 +3,9 @@
 #include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/support/byte_buffer.h>
 
+#include <atomic>
 #include <filesystem>
+#include <thread>
 
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
@@ -245,6 +247,70 @@ TEST_F(FrontTest, AReaderThatDoesNotReadHoldsNobodyUp) {
     ASSERT_TRUE(Unload("tiny", &response).ok());
   }
   EXPECT_EQ(GetMemory().devices(0).reserved_bytes(), 0u);
+}
+
+// Whoever scrapes while the daemon ends gets a whole answer or none.
+TEST_F(FrontTest, AnswersScrapesWholeOrNotAtAllWhileItShutsDown) {
+  Start();
+  ASSERT_TRUE(Load(LoadRequestFor("ready", "other")).ok());
+  const std::unique_ptr<LoadCall> running = StartAndBlock(LoadRequestFor("running"));
+  const uint16_t port = front_->http_address().port;
+  std::atomic<int> whole_count = 0;
+  std::atomic<bool> ended = false;
+  std::thread scraper([&] {
+    while (!ended) {
+      const std::string answer = HttpGet(port, "/metrics");
+      if (answer.empty()) {
+        continue;
+      }
+      EXPECT_THAT(answer, StartsWith("HTTP/1.1 200"));
+      const size_t header_end = answer.find("\r\n\r\n");
+      const size_t length = answer.find("Content-Length: ");
+      ASSERT_TRUE(header_end != std::string::npos && length < header_end) << answer;
+      EXPECT_EQ(answer.size() - header_end - 4, std::stoul(answer.substr(length + 16)));
+      ++whole_count;
+    }
+  });
+  const auto await_scrapes = [&whole_count](int count) {
+    for (const int before = whole_count; whole_count < before + count && !HasFailure();) {
+      std::this_thread::yield();
+    }
+  };
+  await_scrapes(2);
+  front_->StopServing();
+  std::thread stopper([this] { registry_->Shutdown(absl::Seconds(10)); });
+  await_scrapes(2);  // Models drain; the gate holds the load.
+  device_.gate().Open();
+  stopper.join();
+  await_scrapes(2);
+  front_->Shutdown(absl::Seconds(10));
+  front_.reset();
+  ended = true;
+  scraper.join();
+  EXPECT_EQ(running->Finish().error_code(), grpc::StatusCode::UNAVAILABLE);
+}
+
+// By every way in which the device is asked for its memory; the line is for tests of the log.
+TEST_F(FrontTest, ABrokenDeviceEndsTheProcessWhenItsMemoryIsAskedFor) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  const auto ask = [this](const std::function<void()>& call) {
+    Start();
+    device_.Break(absl::InternalError("illegal address"));
+    alarm(20);  // The end of a test that hangs.
+    call();
+    pause();  // Until the thread that tells has ended the process.
+  };
+  const testing::ExitedWithCode broken(kDeviceBrokenExitCode);
+  EXPECT_EXIT(ask([this] { GetMemory(); }), broken, "");
+  EXPECT_EXIT(ask([this] { GetMetrics(); }), broken, "");
+  EXPECT_EXIT(ask([this] {
+                grpc::ClientContext context;
+                v1::SetBudgetRequest request;
+                request.set_budget_bytes(1 << 20);
+                v1::SetBudgetResponse response;
+                memory_->SetBudget(&context, request, &response);
+              }),
+              broken, "");
 }
 
 }  // namespace

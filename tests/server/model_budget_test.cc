@@ -1,21 +1,66 @@
 // Loads against the budget and the device: they fit or are refused, and leave nothing behind.
 
+#include <algorithm>
+#include <cstring>
 #include <limits>
 
 #include "gmock/gmock.h"
 #include "tests/server/registry_fixture.h"
-#include "tests/support/faulty_device.h"
+#include "tests/support/recording_directory.h"
 
 namespace nibble {
 namespace {
 
 using ::testing::ElementsAre;
 using ::testing::IsEmpty;
+using ::testing::IsSupersetOf;
 using ::testing::Not;
 using ::testing::SizeIs;
 
+constexpr const char* kShards[] = {"model-00001-of-00002.safetensors",
+                                   "model-00002-of-00002.safetensors"};
+
 class ModelBudgetTest : public RegistryFixture {
  protected:
+  using ReadLog = std::shared_ptr<ReadRecord>;
+
+  // Of everything that is read through the registry, the checkpoint "sharded" among it. Before the
+  // registry's first use.
+  ReadLog RecordReads() {
+    TinyLlamaShape shape;
+    shape.shard_count = 2;
+    TinyLlama(shape).Write(root_.path() / "sharded");
+    auto record = std::make_shared<ReadRecord>();
+    options_.resolve_source = [record](const std::vector<std::string>& roots,
+                                       absl::string_view source)
+        -> absl::StatusOr<std::shared_ptr<const CheckpointDirectory>> {
+      auto directory = ResolveSource(roots, source);
+      if (!directory.ok()) {
+        return directory.status();
+      }
+      return std::make_shared<RecordingDirectory>(*std::move(directory), record);
+    };
+    return record;
+  }
+
+  // Bytes behind the headers of the shards, whose length stands in their first eight bytes.
+  int64_t TensorBytesIn(const ReadRecord& record) const {
+    int64_t bytes = 0;
+    for (const char* const shard : kShards) {
+      const std::string content = ReadFile(root_.path() / "sharded" / shard);
+      int64_t header_bytes = 0;
+      std::memcpy(&header_bytes, content.data(), sizeof(header_bytes));
+      const int64_t data_begin = 8 + header_bytes;
+      for (const ReadRecord::Read& read : record.reads()) {
+        const int64_t end = read.offset_bytes + read.bytes;
+        bytes += read.file_name == shard
+                     ? std::max<int64_t>(0, end - std::max(data_begin, read.offset_bytes))
+                     : 0;
+      }
+    }
+    return bytes;
+  }
+
   int64_t PeakOf(const std::string& source) { return Plan(source)->plan->peak_bytes(); }
 };
 
@@ -97,26 +142,16 @@ TEST_F(ModelBudgetTest, ADeviceFilledByOthersIsRefusedWithBothFigures) {
   LoadReady(Request("llama"));
 }
 
-TEST_F(ModelBudgetTest, EveryFailingDeviceCallLeavesNothingBehind) {
-  FaultyDevice faulty(*host_);
-  ModelRegistry registry(faulty, budget_, options_, observer_);
-  for (int64_t n = 1;; ++n) {
-    faulty.FailCall(n);
-    auto listener = std::make_shared<RecordingListener>();
-    ASSERT_TRUE(registry.Load(Request("llama"), listener).ok());
-    const absl::StatusOr<ModelInfo> model = listener->AwaitDone();
-    if (!faulty.has_failed()) {
-      EXPECT_TRUE(model.ok()) << model.status();
-      EXPECT_GT(n, 1);
-      break;
-    }
-    ASSERT_FALSE(model.ok()) << n << ": " << faulty.failed_call();
-    ExpectEmptyLedger();
-    EXPECT_EQ(faulty.live_objects(), 0) << n << ": " << faulty.failed_call();
-    EXPECT_EQ(registry.Get("llama")->state, ModelState::kFailed);
-  }
-  registry.Shutdown(absl::ZeroDuration());
-  EXPECT_EQ(faulty.live_objects(), 0);
+TEST_F(ModelBudgetTest, ARefusedLoadReadsNotOneByteOfTensorData) {
+  const ReadLog reads = RecordReads();
+  const int64_t peak_bytes = PeakOf("sharded");
+  ASSERT_TRUE(budget_.SetLimit(peak_bytes - 1).ok());
+  EXPECT_EQ(DetailsOf(LoadFails(Request("llama", "sharded"))).reason, "BUDGET_EXCEEDED");
+  EXPECT_THAT(reads->files(), IsSupersetOf({"config.json", kShards[0], kShards[1]}))
+      << "the log hears what is read";
+  EXPECT_EQ(TensorBytesIn(*reads), 0);
+  ASSERT_TRUE(budget_.SetLimit(peak_bytes).ok());
+  EXPECT_EQ(TensorBytesIn(*reads), LoadReady(Request("llama", "sharded")).plan->source_bytes);
 }
 
 }  // namespace

@@ -257,5 +257,21 @@ TEST_F(ModelRegistryTest, ABrokenDeviceIsTold) {
   EXPECT_THAT(std::string(observer_.AwaitBroken().message()), HasSubstr("illegal address"));
 }
 
+TEST_F(ModelRegistryTest, ADeviceThatBreaksOverAnUnloadIsTold) {
+  LoadReady(Request("llama"));
+  device_.Break(absl::InternalError("illegal address"));
+  EXPECT_TRUE(Unload("llama").ok());
+  EXPECT_THAT(std::string(observer_.AwaitBroken().message()), HasSubstr("illegal address"));
+}
+
+TEST_F(ModelRegistryTest, ABrokenDeviceIsToldOnce) {  // RecordingObserver complains of a second.
+  registry().CheckDevice();
+  device_.Break(absl::InternalError("illegal address"));
+  registry().CheckDevice();
+  registry().CheckDevice();
+  EXPECT_FALSE(LoadFails(Request("llama")).ok());
+  EXPECT_THAT(std::string(observer_.AwaitBroken().message()), HasSubstr("illegal address"));
+}
+
 }  // namespace
 }  // namespace nibble

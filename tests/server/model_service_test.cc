@@ -233,5 +233,22 @@ TEST_F(ModelServiceTest, LogsALoadWithItsFiguresAndAFailureWithItsReason) {
   EXPECT_THAT(log_.str(), HasSubstr("event=\"request failed\" call=LoadModel model=none"));
 }
 
+TEST_F(ModelServiceTest, ListsOfOneSequenceAreEqualButForProgress) {
+  const std::unique_ptr<LoadCall> call = StartAndBlock(LoadRequestFor("tiny"));
+  v1::ListModelsResponse first = ListModels();
+  device_.gate().Admit(1);
+  device_.gate().AwaitWaiting(1);  // With the next tile; the one before is counted.
+  v1::ListModelsResponse second = ListModels();
+  EXPECT_EQ(first.sequence(), second.sequence());
+  ASSERT_EQ(first.models_size(), 1);
+  ASSERT_EQ(second.models_size(), 1);
+  EXPECT_LT(first.models(0).progress().read_bytes(), second.models(0).progress().read_bytes());
+  first.mutable_models(0)->clear_progress();
+  second.mutable_models(0)->clear_progress();
+  EXPECT_EQ(first.SerializeAsString(), second.SerializeAsString());
+  device_.gate().Open();
+  EXPECT_TRUE(call->Finish().ok());
+}
+
 }  // namespace
 }  // namespace nibble

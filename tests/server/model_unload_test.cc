@@ -82,6 +82,55 @@ TEST_F(ModelUnloadTest, ConcurrentUnloadsGetOneAnswerAndTheEarlierDeadline) {
   EXPECT_EQ(Unload("llama").status().code(), absl::StatusCode::kNotFound);
 }
 
+TEST_F(ModelUnloadTest, TheNameIsFreeWhenEitherOfTwoUnloadsIsAnswered) {
+  const ModelInfo model = LoadReady(Request("llama"));
+  auto handle = std::make_unique<ModelHandle>(*registry().Acquire("llama"));
+  const Unloaded first = StartUnload("llama");
+  Awaited<absl::StatusOr<ModelRegistry::Ticket>> reload;
+  auto listener = std::make_shared<RecordingListener>();
+  registry().Unload("llama", absl::InfiniteDuration(), [&](const absl::StatusOr<int64_t>& bytes) {
+    EXPECT_EQ(*bytes, model.plan->resident_bytes());
+    reload.Set(registry().Load(Request("llama", "other"), listener));
+  });
+  EXPECT_EQ(TryStart(Request("llama")).status().code(), absl::StatusCode::kAlreadyExists);
+  handle.reset();
+  EXPECT_EQ(*first->Await(), model.plan->resident_bytes());
+  ASSERT_TRUE(reload.Await().ok()) << reload.Await().status();
+  EXPECT_TRUE(listener->AwaitDone().ok());
+  EXPECT_EQ(registry().Get("llama")->source, "other");
+}
+
+// In whichever order: one unload may meet the old model, the other the new one or none.
+TEST_F(ModelUnloadTest, TwoUnloadsRaceWithEachOtherAndAReload) {
+  for (int round = 0; round < 100; ++round) {
+    LoadReady(Request("llama"));
+    std::vector<Unloaded> unloads(2);
+    std::vector<std::thread> threads;
+    for (Unloaded& unload : unloads) {
+      threads.emplace_back([&] { unload = StartUnload("llama"); });
+    }
+    absl::StatusOr<StartedLoad> reload = TryStart(Request("llama", "other"));
+    while (!reload.ok()) {
+      ASSERT_EQ(reload.status().code(), absl::StatusCode::kAlreadyExists) << reload.status();
+      reload = TryStart(Request("llama", "other"));
+    }
+    for (std::thread& thread : threads) {
+      thread.join();
+    }
+    int freed_count = 0;
+    for (const Unloaded& unload : unloads) {
+      const absl::StatusOr<int64_t> freed = unload->Await();
+      EXPECT_TRUE(freed.ok() || absl::IsNotFound(freed.status())) << freed.status();
+      freed_count += freed.ok() ? 1 : 0;
+    }
+    EXPECT_GE(freed_count, 1);
+    const absl::StatusOr<ModelInfo> reloaded = reload->listener->AwaitDone();
+    EXPECT_TRUE(reloaded.ok() || absl::IsCancelled(reloaded.status())) << reloaded.status();
+    Unload("llama").IgnoreError();  // Of the reload, unless the second unload has met it.
+    ExpectEmptyLedger();
+  }
+}
+
 TEST_F(ModelUnloadTest, CancelsALoadThatRuns) {
   const StartedLoad load = StartAndBlock(Request("llama"));
   const int64_t peak_bytes = load.listener->AwaitPlan().plan->peak_bytes();

@@ -3,6 +3,7 @@
 #include <filesystem>
 
 #include "gtest/gtest.h"
+#include "tests/server/registry_fixture.h"
 #include "tests/support/tiny_checkpoint.h"
 
 namespace nibble {
@@ -64,7 +65,10 @@ TEST_F(SystemMemoryTest, SaysWhatIsMissing) {
 
 TEST_F(SystemMemoryTest, SamplesTheDeviceAndThisProcess) {
   const std::unique_ptr<Device> device = OpenHostDevice(1_MiB);
-  const MemorySample sample = SampleMemory(*device);
+  VramBudget budget(1_MiB);
+  RecordingObserver observer;
+  const ModelRegistry registry(*device, budget, {}, observer);
+  const MemorySample sample = SampleMemory(*device, registry);
   EXPECT_EQ(sample.device, "host");
   EXPECT_EQ(sample.memory.total_bytes, 1_MiB);
   EXPECT_GT(sample.rss_bytes, 100'000);

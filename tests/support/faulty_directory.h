@@ -26,6 +26,7 @@ class FaultyDirectory : public CheckpointDirectory {
         fault_(std::make_shared<Fault>(failing_call, std::move(failure))) {}
 
   std::string name() const override { return directory_->name(); }
+  std::string canonical_name() const override { return directory_->canonical_name(); }
 
   absl::StatusOr<std::vector<std::string>> List() const override {
     absl::Status status = fault_->Count();

@@ -67,7 +67,7 @@ class GatedDevice final : public Device {
 
   Gate& gate() { return gate_; }
 
-  // What health() says from now on.
+  // What health() says from now on, and QueryMemory() too.
   void Break(absl::Status health) {
     MutexLock lock(mutex_);
     health_ = std::move(health);
@@ -76,7 +76,10 @@ class GatedDevice final : public Device {
   const DeviceTraits& traits() const override { return device_.traits(); }
   std::string name() const override { return device_.name(); }
   std::string description() const override { return device_.description(); }
-  absl::StatusOr<Memory> QueryMemory() const override { return device_.QueryMemory(); }
+  absl::StatusOr<Memory> QueryMemory() const override {
+    const absl::Status broken = health();
+    return broken.ok() ? device_.QueryMemory() : broken;
+  }
   absl::StatusOr<DeviceSpan> Allocate(int64_t bytes) override { return device_.Allocate(bytes); }
   void Free(DeviceSpan allocated) override { device_.Free(allocated); }
   absl::StatusOr<std::span<std::byte>> AllocateHost(int64_t bytes) override {

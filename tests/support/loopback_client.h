@@ -40,6 +40,10 @@ class LoopbackClient {
     return send(fd_, text.data(), text.size(), MSG_NOSIGNAL) == static_cast<ssize_t>(text.size());
   }
 
+  bool SetLinger(const linger& value) {
+    return setsockopt(fd_, SOL_SOCKET, SO_LINGER, &value, sizeof(value)) == 0;
+  }
+
   // Some bytes; empty at the end of the stream, on an error, or in vain.
   std::string Read() {
     pollfd ready = {fd_, POLLIN, 0};
