@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
 """Runs clang-tidy over source files: tests/tidy.py BUILD_FOLDER FILE...
 
-Nine tenths of clang-tidy's time go into headers that are not ours, and are spent again for every
-source file. So files that are compiled with the same flags are checked together, as one
-translation unit that includes them. Files that do not go together (two anonymous namespaces that
-use one name) are found by the compiler and checked again apart, so that a group never refuses what
-is right by itself. What only holds for a main file is not seen in a group: clang's unused functions
-and constants, which GCC reports when it builds.
+Most of clang-tidy's time goes into headers that are not ours, and is spent again for every source
+file. So files that are compiled with the same flags are checked together, as one translation unit
+that includes them. Files that do not go together (two anonymous namespaces that use one name) are
+found by the compiler and checked again apart, so that a group never refuses what is right by
+itself. What clang says only of a main file is not seen in a group: unused functions, which GCC
+reports when it builds, and unused constants, which it does not.
 """
 
 import concurrent.futures
