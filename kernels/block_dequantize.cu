@@ -1,34 +1,9 @@
 #include "kernels/block_kernels.h"
 #include "kernels/elements.cuh"
-#include "kernels/fp4_format.h"
-#include "kernels/nf4_format.h"
 #include "kernels/primitives.cuh"
 
 namespace nibble {
 namespace {
-
-constexpr int kCodeValues = 16;
-
-// The codebook by value, so that it arrives in constant memory with the other arguments.
-struct CodeTable {
-  float values[kCodeValues];
-};
-
-// Reads eight codes, the first in the high nibble of the lowest byte; 0 beyond `remaining`.
-template <bool kAligned>
-__device__ __forceinline__ uint32_t LoadCodes(const uint8_t* codes, int64_t remaining) {
-  if (kAligned && remaining >= kVectorElements) {
-    return __ldcs(reinterpret_cast<const unsigned int*>(codes));
-  }
-  uint32_t vector_codes = 0;
-#pragma unroll
-  for (int i = 0; i < kVectorElements / 2; ++i) {
-    if (2 * i < remaining) {
-      vector_codes |= static_cast<uint32_t>(codes[i]) << (8 * i);
-    }
-  }
-  return vector_codes;
-}
 
 // Each thread expands 4 bytes of codes to eight elements. The table lies in shared memory, where
 // sixteen words are in sixteen banks: lanes with different codes do not wait for each other.
@@ -80,17 +55,12 @@ __global__ void __launch_bounds__(kCtaThreads)
 template <FloatType kType>
 void Launch(const BlockDequantizeLaunch& launch, cudaStream_t stream) {
   using Storage = typename Element<kType>::Storage;
-  const auto& values = launch.codebook == Codebook::kNf4 ? kNf4Values : kFp4Values;
-  CodeTable table;
-  for (int i = 0; i < kCodeValues; ++i) {
-    table.values[i] = values[i];
-  }
   const bool aligned = IsAligned(launch.target, 16) && IsAligned(launch.codes, 4);
   const auto kernel =
       aligned ? BlockDequantizeKernel<kType, true> : BlockDequantizeKernel<kType, false>;
   kernel<<<CtaCount(launch.element_count), kCtaThreads, 0, stream>>>(
-      table, launch.codes, launch.scales, launch.element_count, BlockShift(launch.block_size),
-      static_cast<Storage*>(launch.target));
+      CodeTableOf(launch.codebook), launch.codes, launch.scales, launch.element_count,
+      BlockShift(launch.block_size), static_cast<Storage*>(launch.target));
 }
 
 template <FloatType kType>

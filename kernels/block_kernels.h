@@ -9,6 +9,7 @@
 #include <cstdint>
 
 #include "kernels/block_format.h"
+#include "kernels/error_sums.h"
 #include "kernels/f8_format.h"
 
 namespace nibble {
@@ -48,15 +49,28 @@ struct ExpandF8Launch {
   float* target;          // [n]
 };
 
+struct MeasureErrorLaunch {
+  Codebook codebook;
+  FloatType source_type;
+  int block_size;
+  int64_t element_count;  // n
+  const void* source;     // source_type [n], aligned to its type
+  const uint8_t* codes;   // [(n + 1) / 2]
+  const float* scales;    // [ceil(n / block_size)]
+  ErrorSums* sums;        // [ErrorChunkCount(n)]
+};
+
 cudaError_t LaunchBlockQuantize(const BlockQuantizeLaunch& launch, cudaStream_t stream);
 cudaError_t LaunchBlockDequantize(const BlockDequantizeLaunch& launch, cudaStream_t stream);
 cudaError_t LaunchFindNonFinite(const FindNonFiniteLaunch& launch, cudaStream_t stream);
 cudaError_t LaunchExpandF8(const ExpandF8Launch& launch, cudaStream_t stream);
+cudaError_t LaunchMeasureError(const MeasureErrorLaunch& launch, cudaStream_t stream);
 
 // Touch every kernel of a file, which loads its module onto the current GPU.
 cudaError_t LoadBlockQuantize();
 cudaError_t LoadBlockDequantize();
 cudaError_t LoadFindNonFinite();
 cudaError_t LoadExpandF8();
+cudaError_t LoadMeasureError();
 
 }  // namespace nibble

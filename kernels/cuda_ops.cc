@@ -21,7 +21,7 @@ cudaStream_t StreamOf(Queue& queue) { return static_cast<CudaQueue&>(queue).stre
 
 absl::Status CudaOps::LoadKernels() {
   for (const auto load : {LoadBlockQuantize, LoadBlockDequantize, LoadFindNonFinite, LoadExpandF8,
-                          LoadScaleQuantize}) {
+                          LoadMeasureError, LoadScaleQuantize}) {
     const cudaError_t error = load();
     if (error == cudaErrorNoKernelImageForDevice || error == cudaErrorInvalidDeviceFunction) {
       cudaGetLastError();
@@ -98,6 +98,24 @@ absl::Status CudaOps::ExpandF8(Queue& queue, const ExpandF8Args& args) {
   launch.scales = Pointer<const void>(args.scales);
   launch.target = Pointer<float>(args.target);
   return context_.Check(LaunchExpandF8(launch, StreamOf(queue)), "LaunchExpandF8");
+}
+
+absl::Status CudaOps::MeasureError(Queue& queue, const MeasureErrorArgs& args) {
+  absl::Status status = CheckArgs(args);
+  status.Update(context_.MakeCurrent());
+  if (!status.ok()) {
+    return status;
+  }
+  MeasureErrorLaunch launch;
+  launch.codebook = args.codebook;
+  launch.source_type = args.source_type;
+  launch.block_size = static_cast<int>(args.block_size);
+  launch.element_count = args.element_count;
+  launch.source = Pointer<const void>(args.source);
+  launch.codes = Pointer<const uint8_t>(args.codes);
+  launch.scales = Pointer<const float>(args.scales);
+  launch.sums = Pointer<ErrorSums>(args.sums);
+  return context_.Check(LaunchMeasureError(launch, StreamOf(queue)), "LaunchMeasureError");
 }
 
 absl::Status CudaOps::MeanScale(Queue& queue, const MeanScaleArgs& args) {

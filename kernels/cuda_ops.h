@@ -21,6 +21,7 @@ class CudaOps final : public Ops {
   absl::Status Dequantize(Queue& queue, const DequantizeArgs& args) override;
   absl::Status FindNonFinite(Queue& queue, const FindNonFiniteArgs& args) override;
   absl::Status ExpandF8(Queue& queue, const ExpandF8Args& args) override;
+  absl::Status MeasureError(Queue& queue, const MeasureErrorArgs& args) override;
   absl::Status MeanScale(Queue& queue, const MeanScaleArgs& args) override;
   absl::Status QuantizeScales(Queue& queue, const QuantizeScalesArgs& args) override;
   absl::Status DequantizeScales(Queue& queue, const DequantizeScalesArgs& args) override;

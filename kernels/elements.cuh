@@ -11,6 +11,8 @@
 #include <cstdint>
 
 #include "kernels/block_format.h"
+#include "kernels/fp4_format.h"
+#include "kernels/nf4_format.h"
 
 namespace nibble {
 
@@ -96,6 +98,42 @@ __device__ __forceinline__ void ReportNonFinite(const float (&values)[kVectorEle
       atomicMin(cell, static_cast<unsigned long long>(first_index + i));
     }
   }
+}
+
+// Reads eight codes, the first in the high nibble of the lowest byte; 0 beyond `remaining`. They
+// are read once, as in LoadVector().
+//
+// Requires: if kAligned, `codes` is aligned to 4 bytes.
+template <bool kAligned>
+__device__ __forceinline__ uint32_t LoadCodes(const uint8_t* codes,  // [4]
+                                              int64_t remaining) {
+  if (kAligned && remaining >= kVectorElements) {
+    return __ldcs(reinterpret_cast<const unsigned int*>(codes));
+  }
+  uint32_t vector_codes = 0;
+#pragma unroll
+  for (int i = 0; i < kVectorElements / 2; ++i) {
+    if (2 * i < remaining) {
+      vector_codes |= static_cast<uint32_t>(codes[i]) << (8 * i);
+    }
+  }
+  return vector_codes;
+}
+
+inline constexpr int kCodeValues = 16;
+
+// A codebook by value, so that it arrives in constant memory with a kernel's other arguments.
+struct CodeTable {
+  float values[kCodeValues];
+};
+
+inline CodeTable CodeTableOf(Codebook codebook) {
+  const auto& values = codebook == Codebook::kNf4 ? kNf4Values : kFp4Values;
+  CodeTable table;
+  for (int i = 0; i < kCodeValues; ++i) {
+    table.values[i] = values[i];
+  }
+  return table;
 }
 
 // CTAs for one thread per vector.

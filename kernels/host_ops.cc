@@ -2,6 +2,7 @@
 
 #include "kernels/block_quantize.h"
 #include "kernels/expand_f8.h"
+#include "kernels/measure_error.h"
 #include "kernels/scale_quantize.h"
 
 namespace nibble {
@@ -44,6 +45,16 @@ absl::Status HostOps::ExpandF8(Queue&, const ExpandF8Args& args) {
   }
   ExpandF8Range(args.range, HostPointer<const uint8_t>(args.source), HostPointer(args.scales),
                 HostPointer<float>(args.target));
+  return absl::OkStatus();
+}
+
+absl::Status HostOps::MeasureError(Queue&, const MeasureErrorArgs& args) {
+  if (absl::Status status = CheckArgs(args); !status.ok()) {
+    return status;
+  }
+  MeasureBlockError(args.codebook, args.block_size, args.source_type, HostPointer(args.source),
+                    HostPointer<const uint8_t>(args.codes), HostPointer<const float>(args.scales),
+                    args.element_count, HostPointer<ErrorSums>(args.sums));
   return absl::OkStatus();
 }
 

@@ -119,6 +119,17 @@ absl::Status CheckArgs(const ExpandF8Args& args) {
   return status;
 }
 
+absl::Status CheckArgs(const MeasureErrorArgs& args) {
+  absl::Status status = CheckPlanes(args.block_size, args.source_type, args.element_count,
+                                    args.source, args.codes, args.scales);
+  if (!status.ok()) {
+    return status;
+  }
+  const int64_t chunk_bytes = static_cast<int64_t>(sizeof(ErrorSums));
+  return CheckSpan("sums", args.sums, ErrorChunkCount(args.element_count) * chunk_bytes,
+                   alignof(ErrorSums));
+}
+
 absl::Status CheckArgs(const MeanScaleArgs& args) {
   absl::Status status = CheckCount("scale count", args.scale_count);
   if (!status.ok()) {

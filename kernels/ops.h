@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "kernels/block_format.h"
 #include "kernels/device.h"
+#include "kernels/error_sums.h"
 #include "kernels/f8_format.h"
 #include "kernels/scale_ops.h"
 
@@ -57,6 +58,20 @@ struct ExpandF8Args {
   DeviceSpan target;  // fp32 [n]
 };
 
+// Sums what quantizing lost, chunk by chunk, the same bits on every device (error_sums.h). A range
+// that starts on a chunk's boundary gives the sums that measuring the whole tensor would give
+// there.
+struct MeasureErrorArgs {
+  Codebook codebook = Codebook::kNf4;
+  int64_t block_size = kBlockSizeDefault;
+  FloatType source_type = FloatType::kBf16;
+  int64_t element_count = 0;  // n
+  DeviceSpan source;          // source_type [n]
+  DeviceSpan codes;           // uint8 [(n + 1) / 2]
+  DeviceSpan scales;          // fp32 [ceil(n / block_size)]
+  DeviceSpan sums;            // ErrorSums [ErrorChunkCount(n)], 8-byte aligned, overwritten
+};
+
 // Work goes to `queue`, which must be of the same device. Thread-safe (a queue is not).
 //
 // Errors: INVALID_ARGUMENT if a span's size is not the shape's or the block size is none (a
@@ -69,6 +84,7 @@ class Ops {
   virtual absl::Status Dequantize(Queue& queue, const DequantizeArgs& args) = 0;
   virtual absl::Status FindNonFinite(Queue& queue, const FindNonFiniteArgs& args) = 0;
   virtual absl::Status ExpandF8(Queue& queue, const ExpandF8Args& args) = 0;
+  virtual absl::Status MeasureError(Queue& queue, const MeasureErrorArgs& args) = 0;
 
   // Double quantization.
   virtual absl::Status MeanScale(Queue& queue, const MeanScaleArgs& args) = 0;
@@ -81,5 +97,6 @@ absl::Status CheckArgs(const QuantizeArgs& args);
 absl::Status CheckArgs(const DequantizeArgs& args);
 absl::Status CheckArgs(const FindNonFiniteArgs& args);
 absl::Status CheckArgs(const ExpandF8Args& args);
+absl::Status CheckArgs(const MeasureErrorArgs& args);
 
 }  // namespace nibble

@@ -106,18 +106,20 @@ namespace nibble {
 
 HWY_EXPORT(QuantizeFullBlocks);
 
+// Rows of kMeanLanes scales at once, so that a lane is loaded and stored once for four.
+constexpr int64_t kMeanRows = 4;
+
 float MeanScale(const float* scales, int64_t scale_count) {
-  constexpr int64_t kRows = 4;  // At once, so that a lane is loaded and stored once for four.
   if (scale_count == 0) {
     return 0.0f;
   }
   std::array<double, kMeanLanes> lanes = {};
   int64_t begin = 0;
-  for (; begin + kRows * kMeanLanes <= scale_count; begin += kRows * kMeanLanes) {
+  for (; begin + kMeanRows * kMeanLanes <= scale_count; begin += kMeanRows * kMeanLanes) {
     const float* const rows = scales + begin;
     for (int64_t i = 0; i < kMeanLanes; ++i) {
       double lane = lanes[static_cast<size_t>(i)];
-      for (int64_t row = 0; row < kRows; ++row) {
+      for (int64_t row = 0; row < kMeanRows; ++row) {
         lane += static_cast<double>(rows[row * kMeanLanes + i]);
       }
       lanes[static_cast<size_t>(i)] = lane;

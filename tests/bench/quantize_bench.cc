@@ -18,6 +18,7 @@
 #include "kernels/block_quantize_ref.h"
 #include "kernels/bytes.h"
 #include "kernels/expand_f8.h"
+#include "kernels/measure_error.h"
 #include "kernels/scale_quantize.h"
 #include "tests/bench/interleaved_timer.h"
 
@@ -104,6 +105,12 @@ void Bench(FloatType type, int64_t bytes, int rounds) {
     works.push_back(
         {name + " dequantize", [&, codebook] { Dequantize(buffers, codebook, type, bytes); }});
   }
+  std::vector<ErrorSums> sums(static_cast<size_t>(ErrorChunkCount(bytes / BytesPerElement(type))));
+  works.push_back({"nf4 measure error", [&] {
+                     MeasureBlockError(Codebook::kNf4, kBlockSize, type, buffers.source.data(),
+                                       buffers.codes.data(), buffers.scales.data(),
+                                       bytes / BytesPerElement(type), sums.data());
+                   }});
   works.push_back({"find non-finite", [&] {
                      FindFirstNonFinite(type, buffers.source.data(), bytes / BytesPerElement(type));
                    }});

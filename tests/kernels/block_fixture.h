@@ -1,4 +1,4 @@
-// Quantizing and dequantizing on a device under test.
+// Quantizing, dequantizing and measuring on a device under test.
 
 #pragma once
 
@@ -81,6 +81,30 @@ class BlockTest : public DeviceTest {
     std::vector<std::byte> values = Download<std::byte>(target);
     ExpectGuardsIntact();
     return values;
+  }
+
+  std::vector<ErrorSums> MeasureError(const BlockCase& c, const BlockPlanes& planes,
+                                      Skew skew = {}) {
+    ForgetCuts();
+    const int64_t count = c.element_count();
+    const int64_t sums_bytes = ErrorChunkCount(count) * static_cast<int64_t>(sizeof(ErrorSums));
+    const MeasureErrorArgs args = {
+        c.codebook,
+        c.block_size,
+        c.type,
+        count,
+        Cut(std::ssize(c.source), skew.elements * BytesPerElement(c.type)),
+        Cut(CodeBytes(count), skew.codes),
+        Cut(ScaleBytes(count, c.block_size), skew.scales * 4),
+        CutGuarded(sums_bytes, 8)};
+    Upload(c.source, args.source);
+    Upload(std::as_bytes(std::span(planes.codes)), args.codes);
+    Upload(std::as_bytes(std::span(planes.scales)), args.scales);
+    const absl::Status status = device_->ops().MeasureError(*queue_, args);
+    EXPECT_TRUE(status.ok()) << status;
+    std::vector<ErrorSums> sums = Download<ErrorSums>(args.sums);
+    ExpectGuardsIntact();
+    return sums;
   }
 };
 

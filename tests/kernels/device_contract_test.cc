@@ -86,6 +86,9 @@ TEST_P(DeviceContractTest, TakesNoMemoryForQueuesEventsOrKernelsOnceWarm) {
     ASSERT_TRUE(device_->ops().Dequantize(*queue, back).ok());
   }
   const DeviceSpan offset = Cut(4);
+  const MeasureErrorArgs measure = {Codebook::kNf4, 64,     FloatType::kBf16,      64, source,
+                                    codes,          scales, Cut(sizeof(ErrorSums))};
+  ASSERT_TRUE(device_->ops().MeasureError(*queue, measure).ok());
   const DeviceSpan map = Cut(1024);
   const F8Range range = {F8Type::kE4M3, FloatType::kF32, 0, 32, 32, 1, 32};
   ASSERT_TRUE(device_->ops().ExpandF8(*queue, {range, codes, scales, source}).ok());

@@ -37,6 +37,7 @@ INSTANTIATE_TEST_SUITE_P(Host, ExpandF8Test, testing::Values("host"), DeviceTest
 INSTANTIATE_TEST_SUITE_P(Cuda, ExpandF8Test, testing::ValuesIn(CudaDevices()), DeviceTestName);
 
 constexpr F8Type kTypes[] = {F8Type::kE4M3, F8Type::kE5M2};
+constexpr int64_t kLargest = std::numeric_limits<int64_t>::max();
 constexpr FloatType kScaleTypes[] = {FloatType::kF32, FloatType::kBf16, FloatType::kF16};
 
 // The same number; which NaN a NaN is does not matter.
@@ -242,7 +243,6 @@ TEST_P(ExpandF8Test, RefusesSpansAndShapesThatDoNotFit) {
   const Matrix matrix = {300, 200, 128, 128};
   const ExpandF8Args good = {matrix.Range(100, 30000), Cut(29900), Cut(4 * 4), Cut(29900 * 4)};
   EXPECT_TRUE(CheckArgs(good).ok()) << CheckArgs(good);
-  constexpr int64_t kLargest = std::numeric_limits<int64_t>::max();
   for (const auto& spoil : std::vector<std::function<void(ExpandF8Args&)>>{
            [](ExpandF8Args& args) { args.range.columns = 0; },
            [](ExpandF8Args& args) { args.range.columns = -200; },

@@ -135,5 +135,33 @@ TEST_P(GoldenQuantTest, DequantizesToTheBitsOfBitsandbytes) {
   EXPECT_EQ(compared, 99);
 }
 
+// Each difference is rounded to fp32, so a square is within 2^-23 of itself; the sums add less.
+TEST_P(GoldenQuantTest, MeasuresTheErrorOfBitsandbytesValues) {
+  int compared = 0;
+  for (const GoldenCase& golden : Cases()) {
+    const BlockCase& c = golden.input;
+    if (c.type != FloatType::kF32 || golden.dequantized.empty() ||
+        FindNonFiniteRef(c.type, c.source.data(), c.element_count()) != kAllFinite) {
+      continue;  // The others' values are rounded to 16 bits.
+    }
+    SCOPED_TRACE(golden.name);
+    ErrorSums expected;
+    for (int64_t i = 0; i < c.element_count(); ++i) {
+      const double value = LoadElement(c.type, c.source.data(), i);
+      const double error = value - LoadElement(c.type, golden.dequantized.data(), i);
+      expected += {error * error, value * value, static_cast<float>(std::fabs(error))};
+    }
+    ErrorSums found;
+    for (const ErrorSums& chunk : MeasureError(c, golden.planes)) {
+      found += chunk;
+    }
+    EXPECT_NEAR(found.squared_error, expected.squared_error, expected.squared_error * 0x1p-22);
+    EXPECT_NEAR(found.squared, expected.squared, expected.squared * 0x1p-22);
+    EXPECT_EQ(found.error_max, expected.error_max);
+    ++compared;
+  }
+  EXPECT_GT(compared, 20);
+}
+
 }  // namespace
 }  // namespace nibble

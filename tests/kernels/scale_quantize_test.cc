@@ -158,7 +158,7 @@ TEST_P(ScaleQuantizeTest, PicksTheNearestValueAndTheEvenCodeBetweenTwo) {
   };
   for (int code = 0; code < 255; ++code) {
     const float lower = kScaleMap[static_cast<size_t>(code)];
-    const float upper = kScaleMap[static_cast<size_t>(code + 1)];
+    const float upper = kScaleMap[static_cast<size_t>(code) + 1];
     const float midpoint = (lower + upper) * 0.5f;
     add(lower, code);
     add(std::nextafter(midpoint, -1.0f), code);

@@ -1,7 +1,9 @@
-// Double quantization and 8-bit floats at every SIMD level that this processor has: the one it
-// would choose is also tested through the device, the others only here. block_quantize_simd_test
-// has the block kernels.
+// Double quantization, 8-bit floats and error statistics at every SIMD level that this processor
+// has: the one it would choose is also tested through the device, the others only here.
+// block_quantize_simd_test has the block kernels.
 
+#include <array>
+#include <bit>
 #include <cmath>
 #include <random>
 #include <string>
@@ -9,8 +11,11 @@
 
 #include "gtest/gtest.h"
 #include "hwy/targets.h"
+#include "kernels/block_quantize_ref.h"
 #include "kernels/expand_f8.h"
 #include "kernels/expand_f8_ref.h"
+#include "kernels/measure_error.h"
+#include "kernels/measure_error_ref.h"
 #include "kernels/scale_quantize.h"
 #include "kernels/scale_quantize_ref.h"
 
@@ -84,6 +89,31 @@ TEST_P(SimdLevelsTest, ExpandsEveryByteOfBothTypesAsTheReference) {
     for (size_t i = 0; i < source.size(); ++i) {
       EXPECT_TRUE(found[i] == expected[i] || (std::isnan(found[i]) && std::isnan(expected[i])))
           << "byte " << int{source[i]} << ": " << found[i] << ", expected " << expected[i];
+    }
+  }
+}
+
+TEST_P(SimdLevelsTest, MeasuresErrorsToTheBitsOfTheReference) {
+  std::mt19937 random(5);
+  std::normal_distribution<float> normal(0.0f, 0.02f);
+  const int64_t count = 65536 + 8192 + 4096 + 256 + 77;
+  for (const FloatType type : {FloatType::kBf16, FloatType::kF16, FloatType::kF32}) {
+    std::vector<std::byte> source(static_cast<size_t>(count * BytesPerElement(type)));
+    for (int64_t i = 0; i < count; ++i) {
+      StoreElement(type, i % 64 == 9 ? 1e-7f : normal(random), source.data(), i);
+    }
+    std::vector<uint8_t> codes(static_cast<size_t>(CodeBytes(count)));
+    std::vector<float> scales(static_cast<size_t>(BlockCount(count, 64)));
+    QuantizeRef(Codebook::kNf4, 64, type, source.data(), count, codes.data(), scales.data());
+    std::vector<ErrorSums> found(2);
+    std::vector<ErrorSums> expected(2);
+    MeasureBlockError(Codebook::kNf4, 64, type, source.data(), codes.data(), scales.data(), count,
+                      found.data());
+    MeasureErrorRef(Codebook::kNf4, 64, type, source.data(), codes.data(), scales.data(), count,
+                    expected.data());
+    for (size_t i = 0; i < found.size(); ++i) {
+      EXPECT_EQ((std::bit_cast<std::array<uint64_t, 3>>(found[i])),
+                (std::bit_cast<std::array<uint64_t, 3>>(expected[i])));
     }
   }
 }

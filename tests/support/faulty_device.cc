@@ -83,6 +83,10 @@ class FaultyOps final : public Ops {
     absl::Status entered = device_.Enter("ExpandF8");
     return entered.ok() ? wrapped().ExpandF8(Unwrap(queue), args) : entered;
   }
+  absl::Status MeasureError(Queue& queue, const MeasureErrorArgs& args) override {
+    absl::Status entered = device_.Enter("MeasureError");
+    return entered.ok() ? wrapped().MeasureError(Unwrap(queue), args) : entered;
+  }
   absl::Status MeanScale(Queue& queue, const MeanScaleArgs& args) override {
     absl::Status entered = device_.Enter("MeanScale");
     return entered.ok() ? wrapped().MeanScale(Unwrap(queue), args) : entered;

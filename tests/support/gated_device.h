@@ -114,6 +114,9 @@ class GatedDevice final : public Device {
     absl::Status ExpandF8(Queue& queue, const ExpandF8Args& args) override {
       return ops_.ExpandF8(queue, args);
     }
+    absl::Status MeasureError(Queue& queue, const MeasureErrorArgs& args) override {
+      return ops_.MeasureError(queue, args);
+    }
     absl::Status MeanScale(Queue& queue, const MeanScaleArgs& args) override {
       return ops_.MeanScale(queue, args);
     }

@@ -95,6 +95,9 @@ class LazyOps final : public Ops {
   absl::Status ExpandF8(Queue& queue, const ExpandF8Args& args) override {
     return Push(queue, args, [this, args](Queue& inner) { return ops_.ExpandF8(inner, args); });
   }
+  absl::Status MeasureError(Queue& queue, const MeasureErrorArgs& args) override {
+    return Push(queue, args, [this, args](Queue& inner) { return ops_.MeasureError(inner, args); });
+  }
   absl::Status MeanScale(Queue& queue, const MeanScaleArgs& args) override {
     return Push(queue, args, [this, args](Queue& inner) { return ops_.MeanScale(inner, args); });
   }
