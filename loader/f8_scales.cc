@@ -32,6 +32,11 @@ bool IsF8(Dtype dtype) {
 
 bool IsReadF8(Dtype dtype) { return dtype == Dtype::kF8E4M3 || dtype == Dtype::kF8E5M2; }
 
+struct Block {
+  int64_t rows = 0;
+  int64_t columns = 0;
+};
+
 std::string ShapeText(std::span<const int64_t> shape) {
   return absl::StrCat("[", absl::StrJoin(shape, ", "), "]");
 }
@@ -123,6 +128,9 @@ class F8ScaleMerger {
       return RefuseUnread(weight, "expected a matrix of ", DtypeName(weight.dtype),
                           ", or one for each expert, found ", ShapeText(weight.shape));
     }
+    if (weight.bytes == 0) {  // Its other dimensions may be anything.
+      return Refuse(weight, "expected elements, found ", ShapeText(weight.shape));
+    }
     std::span<const int64_t> grid = scale.shape;
     if (weight.shape.size() == 3) {
       if (grid.empty() || grid.front() != weight.shape.front()) {
@@ -131,16 +139,19 @@ class F8ScaleMerger {
       }
       grid = grid.subspan(1);
     }
-    StoredF8Scale stored;
-    stored.scales = {
-        .shard_index = scale.shard_index, .offset = scale.file_offset, .bytes = scale.bytes};
-    stored.scale_type = *type;
-    if (!SetBlocks(std::span(weight.shape).last(2), grid, stored)) {
+    const std::optional<Block> block = BlockOf(std::span(weight.shape).last(2), grid);
+    if (!block.has_value()) {
       return Refuse(scale, "expected scales for ", ShapeText(weight.shape),
                     " by block (weight_block_size [", checkpoint_.config.f8_block_rows, ", ",
                     checkpoint_.config.f8_block_columns, "]), by tensor or by row, found ",
                     ShapeText(scale.shape));
     }
+    StoredF8Scale stored;
+    stored.scales = {
+        .shard_index = scale.shard_index, .offset = scale.file_offset, .bytes = scale.bytes};
+    stored.scale_type = *type;
+    stored.block_rows = block->rows;
+    stored.block_columns = block->columns;
     if (weight.shape.size() == 3 && weight.shape[1] % stored.block_rows != 0) {
       return RefuseUnread(weight, "expected the rows of an expert to be whole blocks of ",
                           stored.block_rows, ", found ", ShapeText(weight.shape));
@@ -149,28 +160,26 @@ class F8ScaleMerger {
     return absl::OkStatus();
   }
 
-  // What each scale of `grid` is of. False if its shape is none that fits. Where two rules fit they
-  // mean the same.
-  bool SetBlocks(std::span<const int64_t> matrix, std::span<const int64_t> grid,
-                 StoredF8Scale& stored) const {
+  // What each scale of `grid` is of; nothing if its shape is none that fits. Where two rules fit
+  // they mean the same.
+  std::optional<Block> BlockOf(std::span<const int64_t> matrix,
+                               std::span<const int64_t> grid) const {
     const int64_t rows = matrix[0];
     const int64_t columns = matrix[1];
-    const int64_t block_rows = checkpoint_.config.f8_block_rows;
-    const int64_t block_columns = checkpoint_.config.f8_block_columns;
-    const bool by_block = block_rows > 0 && grid.size() == 2 &&
-                          grid[0] == CeilDivide(rows, block_rows) &&
-                          grid[1] == CeilDivide(columns, block_columns);
-    const bool is_one =
-        grid.size() <= 2 && std::all_of(grid.begin(), grid.end(), [](int64_t n) { return n == 1; });
-    const bool by_row = (grid.size() == 1 && grid[0] == rows) ||
-                        (grid.size() == 2 && grid[0] == rows && grid[1] == 1);
-    stored.block_rows = std::max<int64_t>(by_block ? std::min(block_rows, rows)
-                                          : is_one ? rows
-                                                   : 1,
-                                          1);
-    stored.block_columns =
-        std::max<int64_t>(by_block ? std::min(block_columns, columns) : columns, 1);
-    return by_block || is_one || by_row;
+    const Block block = {checkpoint_.config.f8_block_rows, checkpoint_.config.f8_block_columns};
+    if (block.rows > 0 && grid.size() == 2 && grid[0] == CeilDivide(rows, block.rows) &&
+        grid[1] == CeilDivide(columns, block.columns)) {
+      return Block{std::min(block.rows, rows), std::min(block.columns, columns)};
+    }
+    const auto is_one = [](int64_t count) { return count == 1; };
+    if (grid.size() <= 2 && std::all_of(grid.begin(), grid.end(), is_one)) {
+      return Block{rows, columns};
+    }
+    const bool of_rows = !grid.empty() && grid[0] == rows;
+    if (of_rows && (grid.size() == 1 || (grid.size() == 2 && grid[1] == 1))) {
+      return Block{1, columns};
+    }
+    return std::nullopt;
   }
 
   void RemoveActivationScales(absl::string_view weight_name) {

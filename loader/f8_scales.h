@@ -25,10 +25,10 @@ namespace nibble {
 // from the checkpoint, those of activations ("input_scale") included: nothing here reads them.
 //
 // Requires: the headers of all shards are read.
-// Errors: UNIMPLEMENTED for 8-bit floats without scales that we know, of another kind (FNUZ), or
-//   fused with blocks that reach over two experts;
-//   DATA_LOSS for a scale whose shape does not fit, two of them, or one of a tensor that is not in
-//   8 bits. All name file, tensor, what was expected and found.
+// Errors: UNIMPLEMENTED for 8-bit floats of another kind (FNUZ), without scales that we know, or
+//   fused with blocks that reach over two experts; DATA_LOSS for an empty one, a scale whose shape
+//   does not fit, two of them, or one of a tensor that is not in 8 bits. All name file, tensor,
+//   what was expected and found.
 absl::Status MergeF8Scales(Checkpoint& checkpoint);
 
 }  // namespace nibble

@@ -2,6 +2,7 @@
 
 #include "loader/f8_scales.h"
 
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -140,6 +141,16 @@ TEST_F(F8ScalesTest, OfActivationsAreLeftOut) {
   }
   EXPECT_THAT(names,
               ::testing::ElementsAre("P.weight", "P.bias", "E.up", "Q.weight", "Q.input_scale"));
+}
+
+TEST_F(F8ScalesTest, OfEmptyTensorsAreRefused) {
+  constexpr int64_t kMax = std::numeric_limits<int64_t>::max();
+  for (const std::vector<int64_t>& shape :
+       {std::vector<int64_t>{0, 300}, {kMax, 0}, {0, kMax}, {0, 4, 4}}) {
+    tiny_.tensors.clear();
+    tiny_.Add("P.weight", shape, Dtype::kF8E4M3).Add("P.weight_scale", {}, Dtype::kF32);
+    ExpectRefused(absl::StatusCode::kDataLoss, "tensor \"P.weight\": expected elements, found [");
+  }
 }
 
 TEST_F(F8ScalesTest, AreMissedByName) {
