@@ -11,8 +11,10 @@
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "loader/checkpoint_index.h"
+#include "loader/f8_scales.h"
 #include "loader/name_map.h"
 #include "loader/printable.h"
+#include "loader/quantized_tensors.h"
 #include "loader/shard_reader.h"
 
 namespace nibble {
@@ -48,16 +50,16 @@ bool Contains(const std::vector<std::string>& files, absl::string_view file_name
   return std::binary_search(files.begin(), files.end(), file_name);
 }
 
+// What can be read is bitsandbytes' 4 bits (in its 8 bits the method is "bitsandbytes_8bit") and F8
+// with scales.
 absl::Status RefuseForeignQuantization(const ModelConfig& config) {
   const std::string& method = config.quantization_method;
-  if (method.empty()) {
+  if (method.empty() || method == "bitsandbytes" || method == "fp8") {
     return absl::OkStatus();
   }
-  const bool planned = method == "bitsandbytes" || method == "fp8";
-  return absl::UnimplementedError(
-      absl::StrCat(kConfigFileName, ": quantization_config.quant_method: ", Printable(method),
-                   planned ? " comes with a later version; " : " is not supported; ",
-                   "use the checkpoint in 16 or 32 bits that it was made from"));
+  return absl::UnimplementedError(absl::StrCat(
+      kConfigFileName, ": quantization_config.quant_method: ", Printable(method),
+      " is not supported; ", "use the checkpoint in 16 or 32 bits that it was made from"));
 }
 
 // The shards among `files`, in order, that "model-00001-of-00003.safetensors" and its like make up.
@@ -140,7 +142,7 @@ absl::StatusOr<ShardList> FindShards(const CheckpointDirectory& directory,
   return list;
 }
 
-// Errors: UNIMPLEMENTED for a checkpoint that is quantized already.
+// Errors: UNIMPLEMENTED for a quantization that cannot be read.
 absl::StatusOr<ModelConfig> ReadConfig(const CheckpointDirectory& directory,
                                        const std::vector<std::string>& files) {
   if (!Contains(files, kConfigFileName)) {
@@ -184,6 +186,26 @@ void WarnOfIgnoredFiles(const std::vector<std::string>& files, Checkpoint& check
 
 }  // namespace
 
+std::string PlaceText(const Checkpoint& checkpoint, const CheckpointTensor& tensor) {
+  const Shard& shard = checkpoint.shards[static_cast<size_t>(tensor.shard_index)];
+  return absl::StrCat(shard.file_name, ": tensor ", Printable(tensor.name), ": ");
+}
+
+void RemoveTensors(const std::vector<bool>& removed, Checkpoint& checkpoint) {
+  std::vector<CheckpointTensor>& tensors = checkpoint.tensors;
+  size_t kept_count = 0;
+  for (size_t index = 0; index < tensors.size(); ++index) {
+    if (removed[index]) {
+      continue;
+    }
+    if (kept_count != index) {
+      tensors[kept_count] = std::move(tensors[index]);
+    }
+    ++kept_count;
+  }
+  tensors.resize(kept_count);
+}
+
 absl::StatusOr<Checkpoint> OpenCheckpoint(std::shared_ptr<const CheckpointDirectory> directory) {
   const absl::StatusOr<std::vector<std::string>> files = directory->List();
   if (!files.ok()) {
@@ -202,6 +224,11 @@ absl::StatusOr<Checkpoint> OpenCheckpoint(std::shared_ptr<const CheckpointDirect
   checkpoint.config = *std::move(config);
   ShardReader reader(checkpoint, std::move(shards->index), shards->has_index);
   if (absl::Status status = reader.Read(); !status.ok()) {
+    return status;
+  }
+  absl::Status status = MergeQuantizedTensors(checkpoint);
+  status.Update(status.ok() ? MergeF8Scales(checkpoint) : absl::OkStatus());
+  if (!status.ok()) {
     return status;
   }
   WarnOfIgnoredFiles(*files, checkpoint);

@@ -44,11 +44,12 @@ struct StoredQuantization {
 
 // How a tensor of 8-bit floats is stored: each element is multiplied by the scale of its block of
 // `block_rows` x `block_columns`. A row-wise scale has blocks of 1 x columns, one scale for the
-// whole tensor a block as large as it.
+// whole tensor a block as large as it. A tensor of three dimensions counts as one matrix of all its
+// experts' rows; no block reaches from one expert into the next.
 struct StoredF8Scale {
   FileRange scales;  // scale_type [ceil(rows / block_rows), ceil(columns / block_columns)]
   FloatType scale_type = FloatType::kF32;
-  int64_t block_rows = 0;
+  int64_t block_rows = 0;  // Both at least 1.
   int64_t block_columns = 0;
 };
 
@@ -58,7 +59,7 @@ struct CheckpointTensor {
   Dtype dtype = Dtype::kBf16;  // Of the elements; if in 4 bits, of what they were made from.
   std::vector<int64_t> shape;  // Row-major, of the elements.
   int64_t file_offset = 0;     // Of its first byte, from the start of the shard.
-  int64_t bytes = 0;           // In the file: of the elements or the codes.
+  int64_t bytes = 0;           // In the file: of the elements or the codes, without padding.
   std::optional<StoredQuantization> quantization =
       std::nullopt;                                      // Of a tensor that is in 4 bits already.
   std::optional<StoredF8Scale> f8_scale = std::nullopt;  // Of a tensor of F8_E4M3 or F8_E5M2.
@@ -78,12 +79,22 @@ struct Checkpoint {
   std::vector<std::string> warnings;
 };
 
-// Reads config.json, the index if there is one, and the header of every shard; no tensor data.
+// "model.safetensors: tensor "a.weight": ", the beginning of messages about a tensor.
+std::string PlaceText(const Checkpoint& checkpoint, const CheckpointTensor& tensor);
+
+// Removes the tensors for which `removed` is true and keeps the order of the others.
+//
+// Requires: `removed` has an element for each tensor.
+void RemoveTensors(const std::vector<bool>& removed, Checkpoint& checkpoint);
+
+// Reads config.json, the index if there is one, the header of every shard, and of tensors that are
+// quantized already what says how (quantized_tensors.h, f8_scales.h); no codes, scales or elements.
 //
 // Errors: NOT_FOUND without config.json or safetensors files; DATA_LOSS for anything malformed,
 //   truncated or inconsistent, naming file, tensor, what was expected and found; INVALID_ARGUMENT
 //   for names that lead out of the directory or hold control characters; UNIMPLEMENTED for a
-//   quantization method or format we do not read.
+//   quantization method or format we do not read; RESOURCE_EXHAUSTED for headers or descriptions of
+//   quantized tensors beyond our limits.
 absl::StatusOr<Checkpoint> OpenCheckpoint(std::shared_ptr<const CheckpointDirectory> directory);
 
 }  // namespace nibble

@@ -286,23 +286,28 @@ bool JsonReader::ReadUnsigned(uint64_t& value) {
   return true;
 }
 
-bool JsonReader::SkipNumber() {
+bool JsonReader::ReadDouble(double& value) {
+  SkipSpace();
   const size_t begin = position_;
-  if (rules_.allow_nan_and_infinity &&
-      (ConsumeWord("NaN") || ConsumeWord("Infinity") || ConsumeWord("-Infinity"))) {
-    return true;
-  }
-  if (!ConsumeNumber()) {
+  if (!status_.ok() || !ConsumeNumber()) {
     position_ = begin;
     return Fail("a number");
   }
-  double value = 0;
   const auto parsed = absl::from_chars(json_.data() + begin, json_.data() + position_, value);
   if (parsed.ec == std::errc::result_out_of_range && std::abs(value) > 1) {
     position_ = begin;
     return Fail("a number within the range of a double");
   }
   return true;
+}
+
+bool JsonReader::SkipNumber() {
+  if (rules_.allow_nan_and_infinity &&
+      (ConsumeWord("NaN") || ConsumeWord("Infinity") || ConsumeWord("-Infinity"))) {
+    return true;
+  }
+  double ignored = 0;
+  return ReadDouble(ignored);
 }
 
 bool JsonReader::SkipValue() {

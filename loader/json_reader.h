@@ -63,6 +63,8 @@ class JsonReader {
   bool ReadBool(bool& value);
   // Digits alone: neither 4.0 nor 4e0 nor -0 is one.
   bool ReadUnsigned(uint64_t& value);
+  // Any number but those that JSON has no word for, which are refused even where they are allowed.
+  bool ReadDouble(double& value);
 
   bool SkipValue();
 

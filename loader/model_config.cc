@@ -23,6 +23,9 @@ constexpr uint64_t kSizeMax = uint64_t{1} << 30;
 constexpr uint64_t kCountMax = 65'536;  // Layers, heads, experts.
 constexpr uint64_t kTokensMax = uint64_t{1} << 40;
 
+// What transformers' FineGrainedFP8Config takes where the file does not say.
+constexpr int64_t kF8BlockSizeDefault = 128;
+
 using Member = int64_t ModelConfig::*;
 
 struct NumberKey {
@@ -103,13 +106,19 @@ FamilyDefaults DefaultsOf(absl::string_view model_type) {
   return {model_type, 0, kUnknown, false};
 }
 
+struct QuantizationLevel {
+  std::string method;
+  int64_t f8_block_rows = kF8BlockSizeDefault;
+  int64_t f8_block_columns = kF8BlockSizeDefault;
+};
+
 // What one object of the file, the outermost or its text_config, says. Null counts as nothing.
 struct ConfigLevel {
   std::string model_type;
   std::string architecture;
   std::array<std::optional<int64_t>, kNumberKeyCount> numbers;
   std::optional<bool> tied_embeddings;
-  std::string quantization_method;
+  QuantizationLevel quantization;
 };
 
 class ConfigParser {
@@ -171,7 +180,7 @@ class ConfigParser {
     } else if (key == "tie_word_embeddings") {
       reader_.ReadBool(level.tied_embeddings.emplace());
     } else if (key == "quantization_config" || key == "compression_config") {
-      ParseQuantization(absl::StrCat(prefix, key), level.quantization_method);
+      ParseQuantization(absl::StrCat(prefix, key), level.quantization);
     } else {
       ParseNumber(key, kind, level);
     }
@@ -215,7 +224,8 @@ class ConfigParser {
     reader_.SkipValue();
   }
 
-  void ParseQuantization(const std::string& place, std::string& method) {
+  void ParseQuantization(const std::string& place, QuantizationLevel& quantization) {
+    std::string& method = quantization.method;
     const std::string prefix = absl::StrCat(place, ".");
     NameSet seen;
     std::string key;
@@ -229,6 +239,8 @@ class ConfigParser {
         reader_.ReadBool(in_4_bits);
       } else if (key == "load_in_8bit" && Peek() == JsonReader::Kind::kBool) {
         reader_.ReadBool(in_8_bits);
+      } else if (key == "weight_block_size") {
+        ParseF8BlockSize(quantization);
       } else {
         reader_.SkipValue();
       }
@@ -245,6 +257,37 @@ class ConfigParser {
       place_ = absl::StrCat(place, ": ");
       reader_.Refuse("expected quant_method, found none");
     }
+  }
+
+  // [rows, columns], or null for a scale of a tensor or a row.
+  void ParseF8BlockSize(QuantizationLevel& quantization) {
+    if (Peek() == JsonReader::Kind::kNull) {
+      reader_.SkipValue();
+      quantization.f8_block_rows = 0;
+      quantization.f8_block_columns = 0;
+      return;
+    }
+    std::array<uint64_t, 2> sizes = {};
+    size_t count = 0;
+    reader_.EnterArray();
+    while (reader_.NextElement()) {
+      uint64_t size = 0;
+      if (!reader_.ReadUnsigned(size)) {
+        return;
+      }
+      if (count < sizes.size()) {
+        sizes[count] = size;
+      }
+      ++count;
+    }
+    const auto [rows, columns] = sizes;
+    if (reader_.status().ok() && (count != sizes.size() || rows < 1 || rows > kSizeMax ||
+                                  columns < 1 || columns > kSizeMax)) {
+      reader_.Refuse(absl::StrCat("expected [rows, columns], each from 1 to ", kSizeMax));
+      return;
+    }
+    quantization.f8_block_rows = static_cast<int64_t>(rows);
+    quantization.f8_block_columns = static_cast<int64_t>(columns);
   }
 
   JsonReader reader_;
@@ -313,8 +356,13 @@ absl::StatusOr<ModelConfig> ParseModelConfig(absl::string_view file_name, absl::
   ModelConfig config;
   config.model_type = level.model_type.empty() ? outer.model_type : level.model_type;
   config.architecture = outer.architecture.empty() ? level.architecture : outer.architecture;
-  config.quantization_method =
-      outer.quantization_method.empty() ? level.quantization_method : outer.quantization_method;
+  const QuantizationLevel& quantization =
+      outer.quantization.method.empty() ? level.quantization : outer.quantization;
+  config.quantization_method = quantization.method;
+  if (config.quantization_method == "fp8") {
+    config.f8_block_rows = quantization.f8_block_rows;
+    config.f8_block_columns = quantization.f8_block_columns;
+  }
   config.tied_embeddings = level.tied_embeddings.value_or(
       outer.tied_embeddings.value_or(DefaultsOf(config.model_type).tied_embeddings));
   FillNumbers(level, config);

@@ -36,6 +36,10 @@ struct ModelConfig {
   // quantization_config.quant_method; empty if there is none. bitsandbytes means its 4 bits; its 8
   // bits are "bitsandbytes_8bit", as transformers calls them.
   std::string quantization_method;
+  // quantization_config.weight_block_size of "fp8": how many rows and columns share a scale. 0
+  // where the file says null: a tensor or a row has one.
+  int64_t f8_block_rows = 0;
+  int64_t f8_block_columns = 0;
 };
 
 // Errors: DATA_LOSS for malformed JSON (limits: 16 MiB, depth 64), a key that stands twice, a

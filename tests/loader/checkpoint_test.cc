@@ -119,8 +119,8 @@ TEST_F(CheckpointTest, RefusesAConfigWithoutModelType) {
   ExpectRefused(absl::StatusCode::kDataLoss, "config.json: expected model_type");
 }
 
-TEST_F(CheckpointTest, RefusesWhatIsQuantizedAlreadyAndNamesTheMethod) {
-  for (const char* method : {"gptq", "awq", "fp8", "bitsandbytes", "\\u0007"}) {
+TEST_F(CheckpointTest, RefusesForeignQuantizationAndNamesTheMethod) {
+  for (const char* method : {"gptq", "awq", "compressed-tensors", "fbgemm_fp8", "\\u0007"}) {
     TinyCheckpoint tiny = TinyLlama();
     tiny.config_json = absl::StrCat(
         R"({"model_type":"llama","quantization_config":{"quant_method":")", method, "\"}}");
@@ -128,6 +128,20 @@ TEST_F(CheckpointTest, RefusesWhatIsQuantizedAlreadyAndNamesTheMethod) {
     ExpectRefused(absl::StatusCode::kUnimplemented,
                   method[0] == '\\' ? "\"\\x07\"" : absl::StrCat("\"", method, "\""));
   }
+}
+
+TEST_F(CheckpointTest, RefusesThe8BitsOfBitsandbytesAndTakesItsFour) {
+  TinyCheckpoint tiny = TinyLlama();
+  tiny.config_json = R"({"model_type":"llama","quantization_config":{"load_in_8bit":true,
+                         "quant_method":"bitsandbytes"}})";
+  tiny.Write(model());
+  ExpectRefused(absl::StatusCode::kUnimplemented, "\"bitsandbytes_8bit\" is not supported");
+  tiny.config_json = R"({"model_type":"llama","quantization_config":{"load_in_4bit":true,
+                         "quant_method":"bitsandbytes"}})";
+  tiny.Write(model());
+  const auto checkpoint = Open();
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  EXPECT_EQ(checkpoint->tensors.size(), tiny.tensors.size());
 }
 
 TEST_F(CheckpointTest, RefusesATruncatedShardAndNamesIt) {

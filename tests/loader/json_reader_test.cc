@@ -3,6 +3,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -33,6 +34,24 @@ TEST(JsonReaderTest, AcceptsEveryKindOfValue) {
        {"{}", "[]", " \t\r\n[ ] ", "null", "true", "false", "0", "-0", "-1.5e-3", "1E+2", "\"\"",
         R"({"a":{"b":[1,2,{"c":null}]},"d":"e"})", "[[[]],[]]", "1e-999", "0e999"}) {
     EXPECT_EQ(SkipAll(json), absl::OkStatus()) << json;
+  }
+}
+
+TEST(JsonReaderTest, ReadsDoublesAsWritten) {
+  const auto read = [](absl::string_view json) {
+    JsonReader reader(json, {.allow_nan_and_infinity = true});
+    double value = -1;
+    reader.ReadDouble(value);
+    reader.Finish();
+    return reader.status().ok() ? absl::StatusOr<double>(value) : reader.status();
+  };
+  EXPECT_EQ(*read("0.18877258896827698"), 0.18877258896827698);
+  EXPECT_EQ(*read(" -12.5e-1"), -1.25);
+  EXPECT_EQ(*read("7"), 7);
+  EXPECT_EQ(*read("1e-999"), 0);
+  for (const char* json :
+       {"", "NaN", "Infinity", "-Infinity", "1e999", "null", "\"1\"", "1.", "+1"}) {
+    EXPECT_FALSE(read(json).ok()) << json;
   }
 }
 

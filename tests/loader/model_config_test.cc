@@ -143,6 +143,26 @@ TEST(ModelConfigTest, NamesTheQuantizationMethod) {
             "awq");
 }
 
+TEST(ModelConfigTest, ReadsTheBlocksOfF8Scales) {
+  const auto blocks = [](absl::string_view members) {
+    const auto config =
+        Llama(absl::StrCat(R"("quantization_config":{"quant_method":"fp8")", members, "}"));
+    return config.ok() ? absl::StrCat(config->f8_block_rows, "x", config->f8_block_columns)
+                       : std::string(config.status().message());
+  };
+  EXPECT_EQ(blocks(R"(,"weight_block_size":[128,64])"), "128x64");
+  EXPECT_EQ(blocks(R"(,"weight_block_size":null)"), "0x0");
+  EXPECT_EQ(blocks(""), "128x128");
+  for (const char* value : {"128", "[128]", "[128,128,128]", "[]", "[0,128]", "[128,-1]",
+                            "[128,1073741825]", "[1.5,1]", "{}", "\"128\""}) {
+    EXPECT_THAT(blocks(absl::StrCat(R"(,"weight_block_size":)", value)),
+                StartsWith("config.json: quantization_config.weight_block_size: "))
+        << value;
+  }
+  EXPECT_EQ(Llama(R"("quantization_config":{"quant_method":"bitsandbytes"})")->f8_block_rows, 0);
+  EXPECT_EQ(Llama(R"("hidden_size":64)")->f8_block_rows, 0);
+}
+
 TEST(ModelConfigTest, AllowsWhatPythonWritesAndOtherFamiliesHave) {
   EXPECT_TRUE(Llama(R"("time_step_limit":[0.0,Infinity],"x":NaN)").ok());
   EXPECT_EQ(Llama(R"("intermediate_size":[16,32])")->intermediate_size, 0);
