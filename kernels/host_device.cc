@@ -14,6 +14,7 @@
 #include "kernels/device.h"
 #include "kernels/error_details.h"
 #include "kernels/ops.h"
+#include "kernels/scale_search.h"
 
 namespace nibble {
 namespace {
@@ -61,10 +62,15 @@ class HostOps final : public Ops {
     if (absl::Status status = CheckArgs(args); !status.ok()) {
       return status;
     }
+    const std::byte* const source = HostPointer(args.source);
+    auto* const codes = std::bit_cast<uint8_t*>(args.codes.address());
+    auto* const scales = std::bit_cast<float*>(args.scales.address());
     const uint64_t first_non_finite =
-        QuantizeBlocks(args.codebook, args.block_size, args.source_type, HostPointer(args.source),
-                       args.element_count, std::bit_cast<uint8_t*>(args.codes.address()),
-                       std::bit_cast<float*>(args.scales.address()));
+        args.scale_search == ScaleSearch::kNone
+            ? QuantizeBlocks(args.codebook, args.block_size, args.source_type, source,
+                             args.element_count, codes, scales)
+            : SearchBlockScales(args.scale_search, args.codebook, args.block_size, args.source_type,
+                                source, args.element_count, codes, scales);
     if (!args.first_non_finite.empty()) {
       StoreCell(args.first_non_finite, first_non_finite);
     }
