@@ -6,6 +6,7 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 
 #include "hwy/foreach_target.h"  // Must come before highway.h.
 #include "hwy/highway.h"
@@ -39,9 +40,12 @@ using Float = hn::CappedTag<float, 8>;
 using Int32 = hn::RebindToSigned<Float>;
 using Words = hn::Repartition<uint16_t, Bytes>;
 
-// Scales whose products with a codebook are neither subnormal, nor infinite, nor NaN.
-constexpr float kScaleMin = 0x1p-110f;
-constexpr float kScaleMax = 0x1p126f;
+// Whether products with a codebook are neither subnormal, nor infinite, nor NaN. Half the scales of
+// a search may be negative.
+inline bool IsOrdinary(float scale) {
+  const float magnitude = std::fabs(scale);
+  return magnitude >= 0x1p-110f && magnitude <= 0x1p126f;
+}
 
 constexpr std::array<uint8_t, 8> kAllCodes = {0x01, 0x23, 0x45, 0x67, 0x89, 0xab, 0xcd, 0xef};
 
@@ -98,7 +102,7 @@ struct ValueTable<2> {
   HWY_INLINE ValueTable(Codebook codebook, FloatType type, float scale) {
     alignas(64) uint16_t values[16];
     const float* const codebook_values = ValuesOf(codebook);
-    const bool is_ordinary = scale >= kScaleMin && scale <= kScaleMax;
+    const bool is_ordinary = IsOrdinary(scale);
     if (is_ordinary && type == FloatType::kBf16) {
       Bf16Values(codebook_values, scale, values);
     } else if (is_ordinary && kRoundsToF16) {
@@ -120,7 +124,7 @@ struct ValueTable<4> {
 
   HWY_INLINE ValueTable(Codebook codebook, FloatType type, float scale) {
     alignas(64) float values[16];
-    if (scale >= kScaleMin && scale <= kScaleMax) {
+    if (IsOrdinary(scale)) {
       F32Values(ValuesOf(codebook), scale, values);
     } else {
       ValuesSlowly(codebook, type, scale, reinterpret_cast<uint8_t*>(values));

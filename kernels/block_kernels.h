@@ -61,13 +61,19 @@ struct MeasureErrorLaunch {
 };
 
 cudaError_t LaunchBlockQuantize(const BlockQuantizeLaunch& launch, cudaStream_t stream);
+// Improves on the codes and scales that LaunchBlockQuantize() wrote before on the same stream; the
+// cell is not touched. `search` is not kNone.
+cudaError_t LaunchScaleSearch(const BlockQuantizeLaunch& launch, ScaleSearch search,
+                              cudaStream_t stream);
 cudaError_t LaunchBlockDequantize(const BlockDequantizeLaunch& launch, cudaStream_t stream);
 cudaError_t LaunchFindNonFinite(const FindNonFiniteLaunch& launch, cudaStream_t stream);
 cudaError_t LaunchExpandF8(const ExpandF8Launch& launch, cudaStream_t stream);
 cudaError_t LaunchMeasureError(const MeasureErrorLaunch& launch, cudaStream_t stream);
 
-// Touch every kernel of a file, which loads its module onto the current GPU.
+// Touch every kernel of a file, which loads its module onto the current GPU. The scale search
+// copies its tables there too.
 cudaError_t LoadBlockQuantize();
+cudaError_t LoadScaleSearch();
 cudaError_t LoadBlockDequantize();
 cudaError_t LoadFindNonFinite();
 cudaError_t LoadExpandF8();

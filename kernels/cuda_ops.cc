@@ -20,8 +20,8 @@ cudaStream_t StreamOf(Queue& queue) { return static_cast<CudaQueue&>(queue).stre
 }  // namespace
 
 absl::Status CudaOps::LoadKernels() {
-  for (const auto load : {LoadBlockQuantize, LoadBlockDequantize, LoadFindNonFinite, LoadExpandF8,
-                          LoadMeasureError, LoadScaleQuantize}) {
+  for (const auto load : {LoadBlockQuantize, LoadScaleSearch, LoadBlockDequantize,
+                          LoadFindNonFinite, LoadExpandF8, LoadMeasureError, LoadScaleQuantize}) {
     const cudaError_t error = load();
     if (error == cudaErrorNoKernelImageForDevice || error == cudaErrorInvalidDeviceFunction) {
       cudaGetLastError();
@@ -52,7 +52,12 @@ absl::Status CudaOps::Quantize(Queue& queue, const QuantizeArgs& args) {
   launch.codes = Pointer<uint8_t>(args.codes);
   launch.scales = Pointer<float>(args.scales);
   launch.first_non_finite = Pointer<uint64_t>(args.first_non_finite);
-  return context_.Check(LaunchBlockQuantize(launch, StreamOf(queue)), "LaunchBlockQuantize");
+  status = context_.Check(LaunchBlockQuantize(launch, StreamOf(queue)), "LaunchBlockQuantize");
+  if (!status.ok() || args.scale_search == ScaleSearch::kNone) {
+    return status;
+  }
+  return context_.Check(LaunchScaleSearch(launch, args.scale_search, StreamOf(queue)),
+                        "LaunchScaleSearch");
 }
 
 absl::Status CudaOps::Dequantize(Queue& queue, const DequantizeArgs& args) {

@@ -4,6 +4,7 @@
 #include "kernels/expand_f8.h"
 #include "kernels/measure_error.h"
 #include "kernels/scale_quantize.h"
+#include "kernels/scale_search.h"
 
 namespace nibble {
 
@@ -11,9 +12,15 @@ absl::Status HostOps::Quantize(Queue&, const QuantizeArgs& args) {
   if (absl::Status status = CheckArgs(args); !status.ok()) {
     return status;
   }
-  const uint64_t first_non_finite = QuantizeBlocks(
-      args.codebook, args.block_size, args.source_type, HostPointer(args.source),
-      args.element_count, HostPointer<uint8_t>(args.codes), HostPointer<float>(args.scales));
+  const std::byte* const source = HostPointer(args.source);
+  auto* const codes = HostPointer<uint8_t>(args.codes);
+  auto* const scales = HostPointer<float>(args.scales);
+  const uint64_t first_non_finite =
+      args.scale_search == ScaleSearch::kNone
+          ? QuantizeBlocks(args.codebook, args.block_size, args.source_type, source,
+                           args.element_count, codes, scales)
+          : SearchBlockScales(args.scale_search, args.codebook, args.block_size, args.source_type,
+                              source, args.element_count, codes, scales);
   if (!args.first_non_finite.empty()) {
     *HostPointer<uint64_t>(args.first_non_finite) = first_non_finite;
   }

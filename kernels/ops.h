@@ -31,6 +31,7 @@ struct QuantizeArgs {
   DeviceSpan scales;            // fp32 [ceil(n / block_size)], 4-byte aligned
   DeviceSpan first_non_finite;  // uint64 [1], 8-byte aligned; set to the index in `source` of the
                                 // first NaN or Inf, or kAllFinite. Empty: not wanted.
+  ScaleSearch scale_search = ScaleSearch::kNone;
 };
 
 struct DequantizeArgs {

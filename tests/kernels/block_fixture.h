@@ -8,6 +8,7 @@
 
 #include "kernels/fp4_format.h"
 #include "kernels/nf4_format.h"
+#include "kernels/scale_search_ref.h"
 #include "tests/kernels/device_fixture.h"
 
 namespace nibble {
@@ -18,6 +19,7 @@ struct BlockCase {
   int64_t block_size = 64;
   FloatType type = FloatType::kBf16;
   std::vector<std::byte> source;
+  ScaleSearch scale_search = ScaleSearch::kNone;
 
   int64_t element_count() const { return std::ssize(source) / BytesPerElement(type); }
 };
@@ -32,8 +34,8 @@ inline BlockPlanes QuantizeWithReference(const BlockCase& c) {
   BlockPlanes planes;
   planes.codes.resize(static_cast<size_t>(CodeBytes(c.element_count())));
   planes.scales.resize(static_cast<size_t>(BlockCount(c.element_count(), c.block_size)));
-  QuantizeRef(c.codebook, c.block_size, c.type, c.source.data(), c.element_count(),
-              planes.codes.data(), planes.scales.data());
+  ScaleSearchRef(c.scale_search, c.codebook, c.block_size, c.type, c.source.data(),
+                 c.element_count(), planes.codes.data(), planes.scales.data());
   planes.first_non_finite = FindNonFiniteRef(c.type, c.source.data(), c.element_count());
   return planes;
 }
@@ -56,8 +58,8 @@ class BlockTest : public DeviceTest {
     const DeviceSpan scales = CutGuarded(ScaleBytes(count, c.block_size), skew.scales * 4);
     const DeviceSpan cell = CutGuarded(8, 0);
     Upload(c.source, source);
-    const QuantizeArgs args = {c.codebook, c.block_size, c.type, count,
-                               source,     codes,        scales, cell};
+    const QuantizeArgs args = {c.codebook, c.block_size, c.type, count,         source,
+                               codes,      scales,       cell,   c.scale_search};
     const absl::Status status = device_->ops().Quantize(*queue_, args);
     EXPECT_TRUE(status.ok()) << status;
     BlockPlanes planes = {Download<uint8_t>(codes), Download<float>(scales),

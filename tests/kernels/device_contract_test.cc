@@ -80,7 +80,9 @@ TEST_P(DeviceContractTest, TakesNoMemoryForQueuesEventsOrKernelsOnceWarm) {
   const DeviceSpan scales = Cut(4);
   Upload(Counting(128, 1), source);
   for (const Codebook codebook : {Codebook::kNf4, Codebook::kFp4}) {
-    const QuantizeArgs args = {codebook, 64, FloatType::kBf16, 64, source, codes, scales, {}};
+    QuantizeArgs args = {codebook, 64, FloatType::kBf16, 64, source, codes, scales, {}};
+    ASSERT_TRUE(device_->ops().Quantize(*queue, args).ok());
+    args.scale_search = ScaleSearch::kSigned;
     ASSERT_TRUE(device_->ops().Quantize(*queue, args).ok());
     const DequantizeArgs back = {codebook, 64, FloatType::kBf16, 64, codes, scales, source};
     ASSERT_TRUE(device_->ops().Dequantize(*queue, back).ok());
