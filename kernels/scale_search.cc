@@ -41,9 +41,9 @@ namespace hn = hwy::HWY_NAMESPACE;
 // Step 3, and the error of the plain codes.
 HWY_INLINE SearchedBlock ImproveFactor(const ScaleSearchTable& table, uint32_t candidate,
                                        const int16_t* HWY_RESTRICT x, int64_t block_size) {
-  const Int16 d;
+  const Short d;
   const bool is_turned = candidate >= kSearchFactors;
-  const VInt16 turn = TurnOf(is_turned);
+  const VShort turn = TurnOf(is_turned);
   const LevelSearch searched(table.thresholds[candidate % kSearchFactors]);
   const LevelSearch plain(table.plain_thresholds);
   const LevelTable weights(table.weights);
@@ -53,13 +53,13 @@ HWY_INLINE SearchedBlock ImproveFactor(const ScaleSearchTable& table, uint32_t c
   for (int64_t begin = 0; begin < block_size; begin += kStep) {
     const int64_t end = std::min(block_size, begin + kStep);
     for (int64_t i = begin; i < end; i += kLanes) {
-      const VInt16 plain_x = hn::Load(d, x + i);
-      const VInt16 turned_x = Turned(plain_x, turn);
-      const VInt16 weight = searched.Find(turned_x).LookUp(weights);
+      const VShort plain_x = hn::Load(d, x + i);
+      const VShort turned_x = Turned(plain_x, turn);
+      const VShort weight = searched.Find(turned_x).LookUp(weights);
       products.Add(turned_x, weight);
       squares.Add(weight, weight);
-      const VInt16 distance = hn::Abs(hn::Sub(plain_x, plain.Find(plain_x).LookUp(levels)));
-      const VInt16 least = hn::Max(hn::Sub(distance, hn::Set(d, kSearchErrorMargin)), hn::Zero(d));
+      const VShort distance = hn::Abs(hn::Sub(plain_x, plain.Find(plain_x).LookUp(levels)));
+      const VShort least = hn::Max(hn::Sub(distance, hn::Set(d, kSearchErrorMargin)), hn::Zero(d));
       errors.Add(least, least);
     }
     products.Widen();

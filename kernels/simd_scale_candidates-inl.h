@@ -33,7 +33,7 @@ HWY_INLINE void StoreX(const std::byte* source, int64_t block_size, float unit,
     const std::byte* const at = source + i * kElementBytes;
     const VFloat low = LoadElements<kType>(at);
     const VFloat high = LoadElements<kType>(at + kLanes / 2 * kElementBytes);
-    hn::StoreU(Demote(Rounded(hn::Mul(low, vunit)), Rounded(hn::Mul(high, vunit))), Int16(), x + i);
+    hn::StoreU(Demote(Rounded(hn::Mul(low, vunit)), Rounded(hn::Mul(high, vunit))), Short(), x + i);
   }
 }
 
@@ -59,8 +59,8 @@ HWY_INLINE void SumCosts(const ScaleSearchTable& table, const int16_t* HWY_RESTR
   alignas(64) int16_t offsets[kSearchCostElements];
   static_assert(sizeof(table.costs[0]) == 32 && kSearchRowShift == 6);
   for (int64_t i = 0; i < count; i += kLanes) {
-    const VInt16 rounded = hn::Add(hn::LoadU(Int16(), x + i), hn::Set(Int16(), 32));
-    hn::Store(hn::And(hn::ShiftRight<1>(rounded), hn::Set(Int16(), -32)), Int16(), offsets + i);
+    const VShort rounded = hn::Add(hn::LoadU(Short(), x + i), hn::Set(Short(), 32));
+    hn::Store(hn::And(hn::ShiftRight<1>(rounded), hn::Set(Short(), -32)), Short(), offsets + i);
   }
   hn::Vec<Costs> sums[2][kCostVectors];
   for (size_t v = 0; v < kCostVectors; ++v) {

@@ -28,7 +28,7 @@ HWY_INLINE void StoreProducts(const float* numbers, float unit, int16_t* HWY_RES
   for (size_t i = 0; i < 16; i += 2 * hn::Lanes(d)) {
     const VFloat low = hn::Mul(hn::Load(d, numbers + i), vunit);
     const VFloat high = hn::Mul(hn::Load(d, numbers + i + hn::Lanes(d)), vunit);
-    hn::Store(Demote(Rounded(low), Rounded(high)), Int16(), rounded + i);
+    hn::Store(Demote(Rounded(low), Rounded(high)), Short(), rounded + i);
   }
 }
 
@@ -49,11 +49,11 @@ struct CodeBorders {
       const size_t j = i + hn::Lanes(d);
       const VFloat low = hn::Mul(hn::Load(d, table.borders[0].data() + i), vunit);
       const VFloat high = hn::Mul(hn::Load(d, table.borders[0].data() + j), vunit);
-      hn::Store(Demote(Rounded(hn::Add(low, offset)), Rounded(hn::Add(high, offset))), Int16(),
+      hn::Store(Demote(Rounded(hn::Add(low, offset)), Rounded(hn::Add(high, offset))), Short(),
                 certain[0].data() + i);
       hn::Store(Demote(hn::Sub(Rounded(hn::Sub(low, offset)), one),
                        hn::Sub(Rounded(hn::Sub(high, offset)), one)),
-                Int16(), possible[0].data() + i);
+                Short(), possible[0].data() + i);
     };
     for (size_t i = 0; i < 16; i += 2 * hn::Lanes(d)) {
       store(i);
@@ -64,13 +64,13 @@ struct CodeBorders {
 
 // In the low bytes.
 template <Codebook kCodebook>
-HWY_INLINE VInt16 CodesOf(const ScaleSearchTable& table, const LevelIndex& index) {
+HWY_INLINE VShort CodesOf(const ScaleSearchTable& table, const LevelIndex& index) {
   if constexpr (kCodebook == Codebook::kNf4) {
     return index.Index();
   } else {
-    const Int16 d;
-    const hn::Repartition<uint8_t, Int16> d8;
-    const VInt16 low_byte = hn::And(index.Index(), hn::Set(d, 0x00ff));
+    const Short d;
+    const hn::Repartition<uint8_t, Short> d8;
+    const VShort low_byte = hn::And(index.Index(), hn::Set(d, 0x00ff));
     return hn::BitCast(
         d, hn::TableLookupBytes(hn::LoadDup128(d8, table.codes), hn::BitCast(d8, low_byte)));
   }
@@ -80,10 +80,10 @@ HWY_INLINE VInt16 CodesOf(const ScaleSearchTable& table, const LevelIndex& index
 // error.
 template <Codebook kCodebook, FloatType kType>
 HWY_NOINLINE int64_t StoreCodesByF32(const ScaleSearchTable& table, float unit, float reciprocal,
-                                     VInt16 turn, const std::byte* source, const int16_t* x,
+                                     VShort turn, const std::byte* source, const int16_t* x,
                                      uint8_t* codes) {
   constexpr int64_t kHalfBytes = kLanes / 2 * BytesPerElement(kType);
-  const Int16 d;
+  const Short d;
   const VFloat vreciprocal = hn::Set(Float(), reciprocal);
   alignas(64) int16_t levels[16];
   StoreProducts(table.values_by_code, unit, levels);
@@ -91,19 +91,19 @@ HWY_NOINLINE int64_t StoreCodesByF32(const ScaleSearchTable& table, float unit, 
   const auto codes_at = [&](const std::byte* at, const int16_t* x_at) HWY_ATTR {
     const VFloat low = LoadElements<kType>(at);
     const VFloat high = LoadElements<kType>(at + kHalfBytes);
-    const VInt16 found = Demote(F32Search<kCodebook>::Codes(low, vreciprocal),
+    const VShort found = Demote(F32Search<kCodebook>::Codes(low, vreciprocal),
                                 F32Search<kCodebook>::Codes(high, vreciprocal));
-    const VInt16 entry = hn::Add(hn::Mul(hn::And(found, hn::Set(d, 7)), hn::Set(d, kEntryStep)),
+    const VShort entry = hn::Add(hn::Mul(hn::And(found, hn::Set(d, 7)), hn::Set(d, kEntryStep)),
                                  hn::Set(d, kEntryZero));
-    const VInt16 level = hn::IfThenElse(hn::Gt(found, hn::Set(d, 7)),
+    const VShort level = hn::IfThenElse(hn::Gt(found, hn::Set(d, 7)),
                                         hn::TableLookupBytes(TableOf(levels + 8), entry),
                                         hn::TableLookupBytes(TableOf(levels), entry));
-    const VInt16 most = hn::Add(hn::Abs(hn::Sub(Turned(hn::Load(d, x_at), turn), level)),
+    const VShort most = hn::Add(hn::Abs(hn::Sub(Turned(hn::Load(d, x_at), turn), level)),
                                 hn::Set(d, kSearchErrorMargin));
     errors.Add(most, most);
     return found;
   };
-  const VInt16 low = codes_at(source, x);
+  const VShort low = codes_at(source, x);
   StoreNibbles(low, codes_at(source + 2 * kHalfBytes, x + kLanes), codes);
   errors.Widen();
   return errors.Sum();
@@ -114,10 +114,10 @@ template <Codebook kCodebook, FloatType kType>
 HWY_INLINE int64_t StoreCodes(const ScaleSearchTable& table, const SearchedBlock& block,
                               float scale, const std::byte* source, const int16_t* HWY_RESTRICT x,
                               int64_t block_size, uint8_t* HWY_RESTRICT codes) {
-  const Int16 d;
+  const Short d;
   const float unit = block.factor * kSearchUnit;
   const float reciprocal = 1.0f / scale;
-  const VInt16 turn = TurnOf(block.is_turned);
+  const VShort turn = TurnOf(block.is_turned);
   const CodeBorders borders(table, unit);
   const LevelSearch search(borders.certain);
   const LevelTable possible(borders.possible);
@@ -127,8 +127,8 @@ HWY_INLINE int64_t StoreCodes(const ScaleSearchTable& table, const SearchedBlock
   ProductSum errors;
   int64_t other_errors = 0;
   for (int64_t i = 0; i < block_size; i += 2 * kLanes) {
-    const VInt16 x0 = Turned(hn::Load(d, x + i), turn);
-    const VInt16 x1 = Turned(hn::Load(d, x + i + kLanes), turn);
+    const VShort x0 = Turned(hn::Load(d, x + i), turn);
+    const VShort x1 = Turned(hn::Load(d, x + i + kLanes), turn);
     const LevelIndex index0 = search.Find(x0);
     const LevelIndex index1 = search.Find(x1);
     const auto is_open =
@@ -138,9 +138,9 @@ HWY_INLINE int64_t StoreCodes(const ScaleSearchTable& table, const SearchedBlock
           table, unit, reciprocal, turn, source + i * BytesPerElement(kType), x + i, codes + i / 2);
       continue;
     }
-    const VInt16 margin = hn::Set(d, kSearchErrorMargin);
-    const VInt16 most0 = hn::Add(hn::Abs(hn::Sub(x0, index0.LookUp(levels))), margin);
-    const VInt16 most1 = hn::Add(hn::Abs(hn::Sub(x1, index1.LookUp(levels))), margin);
+    const VShort margin = hn::Set(d, kSearchErrorMargin);
+    const VShort most0 = hn::Add(hn::Abs(hn::Sub(x0, index0.LookUp(levels))), margin);
+    const VShort most1 = hn::Add(hn::Abs(hn::Sub(x1, index1.LookUp(levels))), margin);
     errors.Add(most0, most0);
     errors.Add(most1, most1);
     errors.Widen();

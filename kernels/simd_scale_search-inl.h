@@ -19,9 +19,9 @@ namespace nibble {
 namespace HWY_NAMESPACE {
 
 namespace hn = hwy::HWY_NAMESPACE;
-using Int16 = hn::Repartition<int16_t, Float>;  // Two vectors of Float.
-using VInt16 = hn::Vec<Int16>;
-constexpr int64_t kLanes = static_cast<int64_t>(hn::MaxLanes(Int16()));
+using Short = hn::Repartition<int16_t, Float>;  // Two vectors of Float.
+using VShort = hn::Vec<Short>;
+constexpr int64_t kLanes = static_cast<int64_t>(hn::MaxLanes(Short()));
 
 template <FloatType kType>
 HWY_INLINE VFloat LoadElements(const std::byte* source) {
@@ -53,9 +53,9 @@ HWY_INLINE VInt32 Rounded(VFloat value) {
 }
 
 // Two vectors of integers that fit 16 bits as one.
-HWY_INLINE VInt16 Demote(VInt32 low, VInt32 high) {
+HWY_INLINE VShort Demote(VInt32 low, VInt32 high) {
 #if HWY_TARGET <= HWY_AVX2
-  return VInt16{_mm256_permute4x64_epi64(_mm256_packs_epi32(low.raw, high.raw), 0xd8)};
+  return VShort{_mm256_permute4x64_epi64(_mm256_packs_epi32(low.raw, high.raw), 0xd8)};
 #else
   return Narrow(low, high);
 #endif
@@ -69,18 +69,18 @@ struct SearchedBlock {
 };
 
 // x of a block, or -x: all ones turn it.
-HWY_INLINE VInt16 Turned(VInt16 x, VInt16 turn) { return hn::Sub(hn::Xor(x, turn), turn); }
-HWY_INLINE VInt16 TurnOf(bool is_turned) { return hn::Set(Int16(), is_turned ? -1 : 0); }
+HWY_INLINE VShort Turned(VShort x, VShort turn) { return hn::Sub(hn::Xor(x, turn), turn); }
+HWY_INLINE VShort TurnOf(bool is_turned) { return hn::Set(Short(), is_turned ? -1 : 0); }
 
 // A table of eight 16-bit entries, to be looked up by bytes: entry i is bytes 2i and 2i + 1, so an
 // index is the lane 0x0100 + i * 0x0202.
-HWY_INLINE VInt16 TableOf(const int16_t* entries) { return hn::LoadDup128(Int16(), entries); }
+HWY_INLINE VShort TableOf(const int16_t* entries) { return hn::LoadDup128(Short(), entries); }
 constexpr int16_t kEntryZero = 0x0100;
 constexpr int16_t kEntryStep = 0x0202;
 
 // Entries for the even levels and for the odd ones.
 struct LevelTable {
-  VInt16 even, odd;
+  VShort even, odd;
 
   explicit HWY_INLINE LevelTable(const ByLevel<int16_t>& entries)
       : even(TableOf(entries[0].data())), odd(TableOf(entries[1].data())) {}
@@ -88,42 +88,42 @@ struct LevelTable {
 
 // Levels, as found by a search.
 struct LevelIndex {
-  VInt16 half;  // Index / 2, as an index of tables.
-  hn::Mask<Int16> is_odd;
+  VShort half;  // Index / 2, as an index of tables.
+  hn::Mask<Short> is_odd;
 
-  HWY_INLINE VInt16 LookUp(const LevelTable& table) const {
+  HWY_INLINE VShort LookUp(const LevelTable& table) const {
     return hn::IfThenElse(is_odd, hn::TableLookupBytes(table.odd, half),
                           hn::TableLookupBytes(table.even, half));
   }
   // The index in the low byte.
-  HWY_INLINE VInt16 Index() const { return hn::Sub(half, hn::VecFromMask(Int16(), is_odd)); }
+  HWY_INLINE VShort Index() const { return hn::Sub(half, hn::VecFromMask(Short(), is_odd)); }
 };
 
 // A binary search: how many thresholds x is above.
 class LevelSearch {
  public:
   explicit HWY_INLINE LevelSearch(const ByLevel<int16_t>& thresholds) : table_(thresholds) {
-    const Int16 d;
+    const Short d;
     first_ = hn::Set(d, thresholds[1][3]);
     second_low_ = hn::Set(d, thresholds[1][1]);
     second_high_ = hn::Set(d, thresholds[1][5]);
   }
 
-  HWY_INLINE LevelIndex Find(VInt16 x) const {
-    const Int16 d;
+  HWY_INLINE LevelIndex Find(VShort x) const {
+    const Short d;
     const auto bit3 = hn::Gt(x, first_);
     const auto bit2 = hn::Gt(x, hn::IfThenElse(bit3, second_high_, second_low_));
-    const VInt16 index2 = hn::Add(
+    const VShort index2 = hn::Add(
         hn::IfThenElse(bit3, hn::Set(d, kEntryZero + 4 * kEntryStep), hn::Set(d, kEntryZero)),
         hn::IfThenElseZero(bit2, hn::Set(d, 2 * kEntryStep)));
     const auto bit1 = hn::Gt(x, hn::TableLookupBytes(table_.odd, index2));
-    const VInt16 index3 = hn::Add(index2, hn::IfThenElseZero(bit1, hn::Set(d, kEntryStep)));
+    const VShort index3 = hn::Add(index2, hn::IfThenElseZero(bit1, hn::Set(d, kEntryStep)));
     return {index3, hn::Gt(x, hn::TableLookupBytes(table_.even, index3))};
   }
 
  private:
   LevelTable table_;
-  VInt16 first_, second_low_, second_high_;
+  VShort first_, second_low_, second_high_;
 };
 
 // Sums of products of 16-bit lanes.
@@ -136,7 +136,7 @@ class ProductSum {
   // an error twice: (1 - kSearchFactorMin) * 2^14 and the margin. A lane of 32 bits takes two
   // products an addition: 2 * 4 * (0.75 * 2^14 + 2)^2 < 2^31.
   static constexpr int64_t kAddsMax = 4;
-  HWY_INLINE void Add(VInt16 a, VInt16 b) {
+  HWY_INLINE void Add(VShort a, VShort b) {
     low_ = hn::ReorderWidenMulAccumulate(Int32(), a, b, low_, high_);
   }
   HWY_INLINE void Widen() {
