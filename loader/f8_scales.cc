@@ -6,13 +6,13 @@
 #include <string>
 #include <vector>
 
-#include "absl/container/flat_hash_map.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/string_view.h"
 #include "absl/strings/strip.h"
 #include "kernels/bytes.h"
+#include "loader/name_map.h"
 #include "loader/printable.h"
 
 namespace nibble {
@@ -54,14 +54,14 @@ class F8ScaleMerger {
     }
     for (int index = 0; index < count; ++index) {
       if (IsF8(tensor(index).dtype)) {
-        const absl::Status status = MergeScale(tensor(index));
+        absl::Status status = MergeScale(tensor(index));
         if (!status.ok()) {
           return status;
         }
         RemoveActivationScales(tensor(index).name);
       }
     }
-    const absl::Status status = RefuseLonelyScales();
+    absl::Status status = RefuseLonelyScales();
     if (status.ok()) {
       index_of_.clear();  // Its keys are the tensors' names.
       RemoveTensors(removed_, checkpoint_);
@@ -213,7 +213,7 @@ class F8ScaleMerger {
   }
 
   Checkpoint& checkpoint_;
-  absl::flat_hash_map<absl::string_view, int> index_of_;  // Of all tensors, by name.
+  NameViewMap<int> index_of_;  // Of all tensors, by name.
   std::vector<bool> removed_;
 };
 

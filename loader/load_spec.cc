@@ -22,14 +22,6 @@ constexpr int64_t kSequencesMax = int64_t{1} << 16;
 constexpr int64_t kPrefillChunkTokensMax = int64_t{1} << 20;
 constexpr int64_t kKvCacheBytesMax = int64_t{1} << 50;
 
-absl::Status Unsupported(absl::string_view option) {
-  ErrorDetails details;
-  details.field = absl::StrCat("quantization.", option);
-  return WithDetails(
-      absl::UnimplementedError(absl::StrCat(details.field, ": this version cannot do this yet")),
-      details);
-}
-
 absl::Status CheckGlobs(absl::string_view option, const std::vector<std::string>& globs) {
   std::string field = absl::StrCat("quantization.", option);
   if (globs.size() > kGlobCountMax) {
@@ -89,11 +81,8 @@ absl::Status Validate(const QuantizationSpec& spec) {
   if (spec.format == Format::kAsStored && !spec.quantize.empty()) {
     return BadField("quantization.quantize", "AS_STORED quantizes nothing; choose NF4 or FP4");
   }
-  for (const auto& [option, wanted] :
-       {std::pair("scale_search", spec.scale_search), std::pair("error_stats", spec.error_stats)}) {
-    if (wanted) {
-      return Unsupported(option);
-    }
+  if (spec.positive_scales && !spec.scale_search) {
+    return BadField("quantization.positive_scales", "is an option of scale_search, which is off");
   }
   return absl::OkStatus();
 }

@@ -47,7 +47,7 @@ struct ServingSpec {
   friend bool operator==(const ServingSpec&, const ServingSpec&) = default;
 };
 
-// Errors: INVALID_ARGUMENT that names the field; UNIMPLEMENTED for what this version cannot do yet.
+// Errors: INVALID_ARGUMENT that names the field.
 absl::Status Validate(const QuantizationSpec& spec);
 absl::Status Validate(const ServingSpec& spec);
 

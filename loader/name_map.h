@@ -19,7 +19,10 @@ using NameMap = std::unordered_map<std::string, Value, absl::Hash<std::string>>;
 
 using NameSet = std::unordered_set<std::string, absl::Hash<std::string>>;
 
-// Of names that outlive it.
+// Of names that outlive them.
+template <typename Value>
+using NameViewMap = std::unordered_map<absl::string_view, Value, absl::Hash<absl::string_view>>;
+
 using NameViewSet = std::unordered_set<absl::string_view, absl::Hash<absl::string_view>>;
 
 }  // namespace nibble

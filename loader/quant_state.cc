@@ -4,11 +4,11 @@
 #include <limits>
 #include <string>
 
-#include "absl/container/flat_hash_set.h"
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "loader/json_reader.h"
+#include "loader/name_map.h"
 #include "loader/printable.h"
 
 namespace nibble {
@@ -174,13 +174,13 @@ class QuantStateParser {
   }
 
   absl::Status CheckComplete() {
-    for (const absl::string_view key : {"quant_type", "blocksize", "dtype", "shape"}) {
+    for (const char* key : {"quant_type", "blocksize", "dtype", "shape"}) {
       if (!seen_.contains(key)) {
         return absl::DataLossError(absl::StrCat("expected ", key, ", found none"));
       }
     }
     int nested_count = 0;
-    for (const absl::string_view key : {"nested_blocksize", "nested_dtype", "nested_offset"}) {
+    for (const char* key : {"nested_blocksize", "nested_dtype", "nested_offset"}) {
       nested_count += seen_.contains(key) ? 1 : 0;
     }
     if (nested_count != 0 && nested_count != 3) {
@@ -194,7 +194,7 @@ class QuantStateParser {
 
   JsonReader reader_;
   absl::Status unread_;
-  absl::flat_hash_set<std::string> seen_;
+  NameSet seen_;
   QuantState state_;
 };
 

@@ -9,13 +9,13 @@
 #include <utility>
 #include <vector>
 
-#include "absl/container/flat_hash_map.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/string_view.h"
 #include "kernels/bytes.h"
 #include "kernels/fp4_format.h"
 #include "kernels/nf4_format.h"
+#include "loader/name_map.h"
 #include "loader/piece_reader.h"
 #include "loader/quant_state.h"
 #include "loader/tensor_groups.h"
@@ -255,10 +255,10 @@ class QuantizedTensorMerger {
 
   Checkpoint& checkpoint_;
   std::vector<TensorGroup> groups_;
-  std::vector<QuantState> states_;                            // Of each group.
-  std::vector<MapFault> map_faults_;                          // Likewise.
-  std::vector<int> scale_map_indices_;                        // Likewise.
-  absl::flat_hash_map<std::string, int> scale_map_index_of_;  // By the map's bytes.
+  std::vector<QuantState> states_;      // Of each group.
+  std::vector<MapFault> map_faults_;    // Likewise.
+  std::vector<int> scale_map_indices_;  // Likewise.
+  NameMap<int> scale_map_index_of_;     // By the map's bytes.
 };
 
 }  // namespace

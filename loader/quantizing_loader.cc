@@ -160,6 +160,9 @@ absl::Status FillSlab(Device& device, const Checkpoint& checkpoint, const LoadPl
   TileQueue queue(plan, tiles, scratch, observer);
   const TileReader::Load load{device, plan, checkpoint, files, slab, *ring, scratch, queue};
   RunReaders(load, static_cast<int>(std::min<int64_t>(shape.reader_count, tiles.size())));
+  if (queue.status().ok() && plan.quantization.error_stats) {
+    observer.OnErrors(queue.errors());
+  }
   return queue.status();
 }
 

@@ -5,9 +5,12 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "kernels/device.h"
+#include "kernels/error_sums.h"
 #include "loader/checkpoint.h"
 #include "loader/load_plan.h"
 #include "loader/vram_budget.h"
@@ -22,6 +25,9 @@ struct LoadProgress {
   int64_t tensors_total = 0;
 };
 
+// What quantizing has lost, for each tensor of a plan; empty for those that were not measured.
+using TensorErrors = std::vector<std::optional<ErrorSums>>;
+
 // Follows a load. Called by the loader's own threads, without locks held; must return at once.
 class LoadObserver {
  public:
@@ -30,6 +36,9 @@ class LoadObserver {
   // After each tile, on any reader's thread, so calls may overlap and arrive out of order; the
   // fields only grow.
   virtual void OnProgress(const LoadProgress& progress) = 0;
+
+  // With error_stats: called once, when all is loaded, by the thread that called LoadWeights().
+  virtual void OnErrors(TensorErrors /*errors*/) {}
 
   // Asked before each tile. Once true, stays true.
   virtual bool cancelled() const = 0;

@@ -4,12 +4,16 @@
 #include <utility>
 
 #include "kernels/block_format.h"
+#include "kernels/error_sums.h"
 
 namespace nibble {
 namespace {
 
 constexpr int64_t kPageBytes = 4_KiB;
-constexpr int64_t kCellStrideBytes = 64;  // A cache line, so that readers do not share one.
+
+// A cache line for the answer about NaN, so that readers do not share one, then error sums.
+constexpr int64_t kCellStrideBytes = 1_KiB;
+constexpr int64_t kSumsOffsetBytes = 64;
 
 // A tile is quantized by the core that has just read it, so it should still be in that core's L2
 // when it is: 512 KiB to 2 MiB on today's processors, and the codes want room beside it. (Loads of
@@ -27,6 +31,10 @@ constexpr int kCudaReaderCount = 8;
 // Below this a read costs more than its bytes; also room for a block of the widest type.
 constexpr int64_t kSlotBytesMin = 64_KiB;
 static_assert(kSlotBytesMin >= kBlockSizeMax * 4, "a slot holds a block");
+
+static_assert(kSumsOffsetBytes + ErrorChunkCount(kCudaSlotBytes / 2) * int64_t{sizeof(ErrorSums)} <=
+                  kCellStrideBytes,
+              "a cell has room for the chunks of a slot of 16-bit elements");
 
 constexpr int kReaderCountMax = 256;
 
@@ -111,12 +119,16 @@ StagingRing::Slot StagingRing::slot(int reader_index, int slot_index) const {
   const int64_t cell_offset = number * kCellStrideBytes;
   const int64_t slot_offset = CellsBytes(SlotCount(shape_)) + number * shape_.slot_bytes;
   const int64_t cell_bytes = sizeof(uint64_t);
+  const int64_t sums_bytes = RoundDown(kCellStrideBytes - kSumsOffsetBytes, sizeof(ErrorSums));
   Slot slot;
   slot.device = buffer_.span().Slice(slot_offset, shape_.slot_bytes);
   slot.host =
       host_.subspan(static_cast<size_t>(slot_offset), static_cast<size_t>(shape_.slot_bytes));
   slot.device_cell = buffer_.span().Slice(cell_offset, cell_bytes);
   slot.host_cell = host_.subspan(static_cast<size_t>(cell_offset), static_cast<size_t>(cell_bytes));
+  slot.device_sums = buffer_.span().Slice(cell_offset + kSumsOffsetBytes, sums_bytes);
+  slot.host_sums = host_.subspan(static_cast<size_t>(cell_offset + kSumsOffsetBytes),
+                                 static_cast<size_t>(sums_bytes));
   return slot;
 }
 

@@ -1,10 +1,11 @@
 // The fixed memory that a load streams through: one device allocation, and on devices that the host
 // cannot see into its page-locked mirror.
 //
-//   | cells: one line of 64 bytes a slot | slot 0 | slot 1 | ... | (unused) | scratch
+//   | cells: 1 KiB a slot | slot 0 | slot 1 | ... | (unused) | scratch
 //
 // A slot belongs to one reader. Its cell takes the device's answer to "which element is the first
-// that is NaN or Inf". The scratch is the device's alone (ScaleScratch).
+// that is NaN or Inf", and behind it the sums of error statistics. The scratch is the device's
+// alone (ScaleScratch).
 
 #pragma once
 
@@ -59,6 +60,8 @@ class StagingRing {
     std::span<std::byte> host;  // On the host device the same memory as `device`.
     DeviceSpan device_cell;
     std::span<std::byte> host_cell;
+    DeviceSpan device_sums;  // ErrorSums, for the chunks of a whole slot.
+    std::span<std::byte> host_sums;
   };
 
   // Allocates `staging_bytes`, the last `scratch_bytes` of them for the scratch.

@@ -4,9 +4,9 @@
 #include <string>
 #include <utility>
 
-#include "absl/container/flat_hash_map.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "loader/name_map.h"
 #include "loader/printable.h"
 #include "loader/quant_state.h"
 
@@ -193,7 +193,7 @@ class GroupFinder {
 
   const Checkpoint& checkpoint_;
   std::vector<TensorGroup> groups_;
-  absl::flat_hash_map<absl::string_view, int> group_of_;  // By name.
+  NameViewMap<int> group_of_;  // By name.
 };
 
 }  // namespace

@@ -31,6 +31,16 @@ std::optional<FloatType> CheckedType(const PlannedTensor& tensor, Plane plane) {
                                                                  : std::nullopt;
 }
 
+// How a tensor's scales are chosen. 8-bit scales are taken from around their mean: of both signs,
+// all of them would be far from it.
+ScaleSearch SearchOf(const QuantizationSpec& spec, const PlannedTensor& tensor) {
+  if (!spec.scale_search) {
+    return ScaleSearch::kNone;
+  }
+  return spec.positive_scales || tensor.double_quantized ? ScaleSearch::kPositive
+                                                         : ScaleSearch::kSigned;
+}
+
 // An element as it was read; of F8 without its scale.
 float ValueOf(const PlannedTensor& tensor, FloatType type, std::span<const std::byte> bytes,
               int64_t index) {
@@ -61,7 +71,8 @@ TileQueue::TileQueue(const LoadPlan& plan, const TileList& tiles, ScaleScratch& 
       tiles_(tiles),
       scratch_(scratch),
       observer_(observer),
-      tiles_left_(plan.tensors.size()) {
+      tiles_left_(plan.tensors.size()),
+      tile_errors_(plan.quantization.error_stats ? static_cast<size_t>(tiles.size()) : 0) {
   for (size_t index = 0; index < plan.tensors.size(); ++index) {
     const int64_t count = tiles.tensor_tiles(static_cast<int64_t>(index));
     tiles_left_[index] = count;
@@ -91,6 +102,26 @@ void TileQueue::Fail(int64_t tile_index, absl::Status status) {
   }
   failed_ = true;
   scratch_.Stop();
+}
+
+void TileQueue::AddErrors(const Tile& tile, std::span<const ErrorSums> chunks) {
+  for (const ErrorSums& chunk : chunks) {
+    tile_errors_[static_cast<size_t>(tile.index)] += chunk;
+  }
+}
+
+TensorErrors TileQueue::errors() const {
+  TensorErrors errors(plan_.tensors.size());
+  for (int64_t index = 0; index < tiles_.size(); ++index) {
+    const auto tensor_index = static_cast<size_t>(tiles_.tile(index).tensor_index);
+    const PlannedTensor& tensor = plan_.tensors[tensor_index];
+    if (tensor.quantized() && !IsCopied(tensor)) {
+      std::optional<ErrorSums>& sums = errors[tensor_index];
+      sums = sums.value_or(ErrorSums());
+      *sums += tile_errors_[static_cast<size_t>(index)];
+    }
+  }
+  return errors;
 }
 
 void TileQueue::CountDone(const Tile& tile) {
@@ -285,7 +316,41 @@ absl::Status TileReader::QueueQuantize(const Tile& tile, const InFlight& in_flig
   if (!load_.plan.quantization.allow_non_finite) {
     args.first_non_finite = in_flight.slot.device_cell;
   }
-  return load_.device.ops().Quantize(*queue_, args);
+  args.scale_search = SearchOf(load_.plan.quantization, tensor);
+  absl::Status status = load_.device.ops().Quantize(*queue_, args);
+  if (status.ok() && load_.plan.quantization.error_stats) {
+    status = QueueMeasure(in_flight, args);
+  }
+  return status;
+}
+
+absl::Status TileReader::QueueMeasure(const InFlight& in_flight, const QuantizeArgs& quantized) {
+  const int64_t bytes =
+      ErrorChunkCount(quantized.element_count) * static_cast<int64_t>(sizeof(ErrorSums));
+  const DeviceSpan sums = in_flight.slot.device_sums.Slice(0, bytes);
+  absl::Status status =
+      load_.device.ops().MeasureError(*queue_, {.codebook = quantized.codebook,
+                                                .block_size = quantized.block_size,
+                                                .source_type = quantized.source_type,
+                                                .element_count = quantized.element_count,
+                                                .source = quantized.source,
+                                                .codes = quantized.codes,
+                                                .scales = quantized.scales,
+                                                .sums = sums});
+  if (status.ok()) {
+    status = queue_->CopyToHost(sums, in_flight.slot.host_sums.first(static_cast<size_t>(bytes)));
+  }
+  return status;
+}
+
+void TileReader::ReadErrors(const Tile& tile, const InFlight& in_flight) {
+  const PlannedTensor& tensor = this->tensor(tile);
+  if (!load_.plan.quantization.error_stats || !tensor.quantized() || IsCopied(tensor)) {
+    return;
+  }
+  std::vector<ErrorSums> chunks(static_cast<size_t>(ErrorChunkCount(tile.count)));
+  std::memcpy(chunks.data(), in_flight.slot.host_sums.data(), chunks.size() * sizeof(ErrorSums));
+  load_.tiles.AddErrors(tile, chunks);
 }
 
 absl::Status TileReader::QueueCheck(const Tile& tile, const InFlight& in_flight,
@@ -312,6 +377,9 @@ void TileReader::Finish(InFlight& in_flight) {
   absl::Status status = in_flight.done->Wait();
   if (status.ok() && !load_.plan.quantization.allow_non_finite) {
     status = CheckFinite(*tile, in_flight);
+  }
+  if (status.ok()) {
+    ReadErrors(*tile, in_flight);
   }
   if (status.ok() && NeedsRoom(tensor(*tile)) && load_.scratch.CountDone(*tile)) {
     status = SealPart(*tile);

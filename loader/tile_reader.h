@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
@@ -39,6 +40,13 @@ class TileQueue {
   // the threads did. `tile_index` is -1 for what belongs to no tile.
   void Fail(int64_t tile_index, absl::Status status);
 
+  // Notes what quantizing a tile lost: its chunks' sums, in order.
+  void AddErrors(const Tile& tile, std::span<const ErrorSums> chunks);
+
+  // What each tensor lost that was quantized here; added in the order of tiles, whatever the order
+  // in which they were done. Requires: no reader is running; the plan has error_stats.
+  TensorErrors errors() const;
+
   // Counts a finished tile and tells the observer.
   void CountDone(const Tile& tile);
 
@@ -57,6 +65,7 @@ class TileQueue {
   std::atomic<int64_t> read_bytes_ = 0;
   std::atomic<int64_t> tensors_done_ = 0;
   std::vector<std::atomic<int64_t>> tiles_left_;  // Of each tensor.
+  std::vector<ErrorSums> tile_errors_;            // Of each tile, by its one reader; or empty.
 
   mutable Mutex mutex_;
   absl::Status status_ ABSL_GUARDED_BY(mutex_);
@@ -103,7 +112,9 @@ class TileReader {
   absl::Status QueueWork(const Tile& tile, const InFlight& in_flight, DeviceSpan target);
   absl::Status QueueQuantize(const Tile& tile, const InFlight& in_flight, DeviceSpan source);
   absl::Status QueueCheck(const Tile& tile, const InFlight& in_flight, DeviceSpan target);
+  absl::Status QueueMeasure(const InFlight& in_flight, const QuantizeArgs& quantized);
   void Finish(InFlight& in_flight);
+  void ReadErrors(const Tile& tile, const InFlight& in_flight);
   void FinishAll();
   absl::Status CheckFinite(const Tile& tile, const InFlight& in_flight) const;
 

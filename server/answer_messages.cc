@@ -81,6 +81,14 @@ v1::PlannedTensor TensorMessage(const PlannedTensor& tensor) {
   return message;
 }
 
+v1::QuantizationError ErrorMessage(const ErrorSums& sums) {
+  v1::QuantizationError message;
+  message.set_relative_mean_squared_error(sums.squared == 0 ? 0
+                                                            : sums.squared_error / sums.squared);
+  message.set_largest_error(sums.error_max);
+  return message;
+}
+
 void AddTotals(const LoadPlan& plan, v1::LoadReport& message) {
   std::map<v1::WeightFormat, v1::FormatTotal> totals;
   for (const PlannedTensor& tensor : plan.tensors) {
@@ -225,8 +233,12 @@ v1::LoadReport ReportMessage(const ModelInfo& info) {
     return message;
   }
   message.mutable_tensors()->Reserve(static_cast<int>(info.plan->tensors.size()));
-  for (const PlannedTensor& tensor : info.plan->tensors) {
-    *message.add_tensors() = TensorMessage(tensor);
+  for (size_t index = 0; index < info.plan->tensors.size(); ++index) {
+    v1::PlannedTensor& tensor = *message.add_tensors();
+    tensor = TensorMessage(info.plan->tensors[index]);
+    if (info.errors != nullptr && (*info.errors)[index].has_value()) {
+      *tensor.mutable_error() = ErrorMessage(*(*info.errors)[index]);
+    }
   }
   AddTotals(*info.plan, message);
   message.set_quantized_ratio(info.plan->quantized_ratio());

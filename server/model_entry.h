@@ -45,9 +45,10 @@ struct ModelEntry {
   ModelState state = ModelState::kQueued;
   bool pinned = false;
   bool detached = false;
-  bool load_finished = false;              // Whichever way.
-  std::shared_ptr<const PlanAnswer> plan;  // As it stood when it was planned.
-  std::unique_ptr<Weights> weights;        // Of kReady, and of kDraining until they are freed.
+  bool load_finished = false;                  // Whichever way.
+  std::shared_ptr<const PlanAnswer> plan;      // As it stood when it was planned.
+  std::shared_ptr<const TensorErrors> errors;  // With error_stats, once loaded.
+  std::unique_ptr<Weights> weights;            // Of kReady, and of kDraining until they are freed.
   int64_t peak_bytes = 0;
   SteadyTime loading_since;
   absl::Duration load_duration;

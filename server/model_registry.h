@@ -58,9 +58,10 @@ struct ModelInfo {
   QuantizationSpec quantization;
   ServingSpec serving;
   std::shared_ptr<const LoadPlan> plan;  // Null until it is planned. Of kFailed: totals alone.
-  int64_t peak_bytes = 0;                // Measured by the ledger, once loaded.
-  absl::Duration load_duration;          // From the start of LOADING, once loaded.
-  absl::Status failure;                  // Of kFailed.
+  std::shared_ptr<const TensorErrors> errors;  // Of the plan's tensors; null if not measured.
+  int64_t peak_bytes = 0;                      // Measured by the ledger, once loaded.
+  absl::Duration load_duration;                // From the start of LOADING, once loaded.
+  absl::Status failure;                        // Of kFailed.
   bool pinned = false;
   absl::Time last_used;    // By a request; at first, when it was asked for.
   std::string request_id;  // Of the request that began the load, for logs.

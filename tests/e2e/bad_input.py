@@ -83,10 +83,12 @@ class BadInputTest(Case):
                     flags=["--min-quantized-ratio", "1"])
 
     def test_what_comes_later(self):
-        for flags in (["--double-quantization"], ["--scale-search"], ["--error-stats"],
-                      ["--keep-alive", "5m"], ["--when-full", "wait"],
+        for flags in (["--keep-alive", "5m"], ["--when-full", "wait"],
                       ["--when-full", "EVICT_IDLE"]):
             self.refuse(DEMO, "UNIMPLEMENTED", flags=flags)
+
+    def test_positive_scales_without_a_search(self):
+        self.refuse(DEMO, "INVALID_ARGUMENT", "positive_scales", flags=["--positive-scales"])
 
     def test_unknown_models(self):
         self.assert_refused(self.daemon.run("unload", "nobody"), "NOT_FOUND", "nobody")

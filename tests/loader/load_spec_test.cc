@@ -42,17 +42,12 @@ TEST(LoadSpecTest, RefusesARatioThatIsNone) {
   }
 }
 
-TEST(LoadSpecTest, SaysWhatThisVersionCannotDoByItsField) {
-  const std::vector<std::pair<bool QuantizationSpec::*, std::string>> options = {
-      {&QuantizationSpec::scale_search, "quantization.scale_search"},
-      {&QuantizationSpec::error_stats, "quantization.error_stats"}};
-  for (const auto& [option, field] : options) {
-    QuantizationSpec spec;
-    spec.*option = true;
-    const absl::Status status = Validate(spec);
-    EXPECT_TRUE(absl::IsUnimplemented(status)) << status;
-    EXPECT_EQ(DetailsOf(status).field, field);
-  }
+TEST(LoadSpecTest, RefusesPositiveScalesWithoutASearch) {
+  QuantizationSpec spec;
+  spec.positive_scales = true;
+  EXPECT_EQ(DetailsOf(Validate(spec)).field, "quantization.positive_scales");
+  spec.scale_search = true;
+  EXPECT_TRUE(Validate(spec).ok());
 }
 
 TEST(LoadSpecTest, RefusesGlobsThatAreNone) {

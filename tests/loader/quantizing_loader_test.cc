@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
+#include <cstring>
 #include <map>
 #include <mutex>
 #include <random>
@@ -13,6 +15,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "kernels/error_details.h"
+#include "kernels/nf4_format.h"
 #include "tests/support/lazy_device.h"
 #include "tests/support/loading.h"
 #include "tests/support/tiny_checkpoint.h"
@@ -40,7 +43,8 @@ struct KnownCheckpoint {
 };
 
 void ExpectEqualToTheReference(Device& device, const Weights& weights,
-                               const std::map<std::string, std::string>& data) {
+                               const std::map<std::string, std::string>& data,
+                               ScaleSearch search = ScaleSearch::kNone) {
   for (const PlannedTensor& tensor : weights.plan().tensors) {
     const std::span<const std::byte> source = std::as_bytes(std::span(data.at(tensor.name)));
     int64_t covered_bytes = 0;
@@ -49,7 +53,8 @@ void ExpectEqualToTheReference(Device& device, const Weights& weights,
       const int64_t offset = part[Plane::kData].file_offset - tensor.file_offset;
       const auto elements =
           source.subspan(static_cast<size_t>(offset), static_cast<size_t>(part_bytes));
-      EXPECT_TRUE(LoadedPart(device, weights, tensor, part) == ExpectedPart(tensor, elements))
+      EXPECT_TRUE(LoadedPart(device, weights, tensor, part) ==
+                  ExpectedPart(tensor, elements, search))
           << tensor.name << " at " << offset;
       covered_bytes += part_bytes;
     }
@@ -307,6 +312,94 @@ TEST(QuantizingLoaderTest, GivesTheSameBytesHoweverItIsCutAndByHoweverManyThread
     ASSERT_TRUE(weights.ok()) << weights.status();
     ExpectEqualToTheReference(device, **weights, known.data);
   }
+}
+
+TEST(QuantizingLoaderTest, SearchesScalesAsItsReferenceAndOnlyPositiveOnesForEightBits) {
+  KnownCheckpoint known;
+  known.Add("model.layers.0.self_attn.q_proj.weight", {123, 321}, Dtype::kBf16);
+  ScratchDirectory scratch;
+  known.tiny.Write(scratch.path());
+  const absl::StatusOr<Checkpoint> checkpoint = OpenForTest(scratch.path());
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  const std::unique_ptr<Device> device = OpenHostDevice(kGiB);
+  const struct {
+    bool positive_scales;
+    bool double_quantization;
+    ScaleSearch search;
+  } cases[] = {{false, false, ScaleSearch::kSigned},
+               {true, false, ScaleSearch::kPositive},
+               {false, true, ScaleSearch::kPositive}};
+  for (const auto& option : cases) {
+    QuantizationSpec spec;
+    spec.scale_search = true;
+    spec.positive_scales = option.positive_scales;
+    spec.double_quantization = option.double_quantization;
+    const auto plan = PlanForTest(*checkpoint, kHostTraits, spec);
+    VramBudget budget(plan->peak_bytes());
+    NullObserver observer;
+    const auto weights = LoadForTest(*device, budget, *checkpoint, plan, observer, 2);
+    ASSERT_TRUE(weights.ok()) << weights.status();
+    ExpectEqualToTheReference(*device, **weights, known.data, option.search);
+  }
+}
+
+class ErrorObserver : public NullObserver {
+ public:
+  void OnErrors(TensorErrors errors) override { errors_ = std::move(errors); }
+  const TensorErrors& errors() const { return errors_; }
+
+ private:
+  TensorErrors errors_;
+};
+
+TEST(QuantizingLoaderTest, MeasuresWhatEachQuantizedTensorLost) {
+  KnownCheckpoint known;
+  known.Add("model.layers.0.self_attn.q_proj.weight", {700, 321}, Dtype::kF32)
+      .Add("model.norm.weight", {64}, Dtype::kF32);
+  ScratchDirectory scratch;
+  known.tiny.Write(scratch.path());
+  const absl::StatusOr<Checkpoint> checkpoint = OpenForTest(scratch.path());
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status();
+  QuantizationSpec spec;
+  spec.error_stats = true;
+  const auto plan = PlanForTest(*checkpoint, kHostTraits, spec);
+  const std::unique_ptr<Device> device = OpenHostDevice(kGiB);
+  VramBudget budget(kGiB);
+  ErrorObserver observer;
+  const auto weights = LoadForTest(*device, budget, *checkpoint, plan, observer, 3);
+  ASSERT_TRUE(weights.ok()) << weights.status();
+
+  ASSERT_EQ(observer.errors().size(), 2u);
+  EXPECT_FALSE(observer.errors()[1].has_value());  // Kept.
+  ASSERT_TRUE(observer.errors()[0].has_value());
+  const PlannedTensor& tensor = plan->tensors[0];
+  PartBytes loaded = LoadedPart(*device, **weights, tensor, tensor.parts[0]);
+  const int64_t count = 700 * 321;
+  const std::string& data = known.data.at(tensor.name);
+  double squared_error = 0;
+  double squared = 0;
+  double largest = 0;
+  for (int64_t i = 0; i < count; ++i) {
+    float value = 0;
+    float scale = 0;
+    std::memcpy(&value, data.data() + i * 4, 4);
+    std::memcpy(&scale, loaded[Plane::kScales].data() + i / 64 * 4, 4);
+    const int code = std::to_integer<int>(loaded[Plane::kData][static_cast<size_t>(i / 2)]) >>
+                         (i % 2 == 0 ? 4 : 0) &
+                     0xf;
+    const double difference =
+        static_cast<double>(value) -
+        static_cast<double>(kNf4Values[static_cast<size_t>(code)]) * static_cast<double>(scale);
+    squared_error += difference * difference;
+    squared += static_cast<double>(value) * static_cast<double>(value);
+    largest = std::max(largest, std::fabs(difference));
+  }
+  // The product and the difference are rounded to fp32: each is within 2^-24 of a value that is at
+  // most the block's scale, while an error of a weight is about a tenth of it.
+  const ErrorSums& sums = *observer.errors()[0];
+  EXPECT_NEAR(sums.squared_error / squared_error, 1, 1e-5);
+  EXPECT_NEAR(sums.squared / squared, 1, 1e-12);
+  EXPECT_NEAR(static_cast<double>(sums.error_max) / largest, 1, 1e-5);
 }
 
 class RecordingObserver : public LoadObserver {

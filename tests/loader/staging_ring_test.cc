@@ -17,7 +17,7 @@ TEST(StagingRingTest, SlotsAndCellsOfAnyShapeLieWithinTheStagingAndApart) {
         EXPECT_GE(shape.slot_bytes, 64_KiB);
         EXPECT_LE(shape.reader_count, reader_count == 0 ? 64 : reader_count);
         const int64_t slots = int64_t{shape.reader_count} * shape.slots_per_reader;
-        EXPECT_LE(slots * (shape.slot_bytes + 64), staging_bytes);
+        EXPECT_LE(slots * (shape.slot_bytes + 1024), staging_bytes);
       }
     }
   }

@@ -9,9 +9,9 @@
 #include <utility>
 #include <vector>
 
-#include "kernels/block_quantize_ref.h"
 #include "kernels/check.h"
 #include "kernels/scale_quantize_ref.h"
+#include "kernels/scale_search_ref.h"
 #include "loader/checkpoint.h"
 #include "loader/load_plan.h"
 #include "loader/quantizing_loader.h"
@@ -70,7 +70,8 @@ struct PartBytes {
 };
 
 // `elements` are those of the part, as the test wrote them.
-inline PartBytes ExpectedPart(const PlannedTensor& tensor, std::span<const std::byte> elements) {
+inline PartBytes ExpectedPart(const PlannedTensor& tensor, std::span<const std::byte> elements,
+                              ScaleSearch search = ScaleSearch::kNone) {
   PartBytes expected;
   if (!tensor.quantized()) {
     expected[Plane::kData].assign(elements.begin(), elements.end());
@@ -82,9 +83,9 @@ inline PartBytes ExpectedPart(const PlannedTensor& tensor, std::span<const std::
   const auto size = [](int64_t bytes) { return static_cast<size_t>(bytes); };
   expected[Plane::kData].resize(size((count + 1) / 2));
   std::vector<float> scales(size(block_count));
-  QuantizeRef(tensor.format == Format::kFp4 ? Codebook::kFp4 : Codebook::kNf4, tensor.block_size,
-              type, elements.data(), count,
-              reinterpret_cast<uint8_t*>(expected[Plane::kData].data()), scales.data());
+  ScaleSearchRef(search, tensor.format == Format::kFp4 ? Codebook::kFp4 : Codebook::kNf4,
+                 tensor.block_size, type, elements.data(), count,
+                 reinterpret_cast<uint8_t*>(expected[Plane::kData].data()), scales.data());
   if (!tensor.double_quantized) {
     const auto bytes = std::as_bytes(std::span(scales));
     expected[Plane::kScales].assign(bytes.begin(), bytes.end());
