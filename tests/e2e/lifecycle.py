@@ -1,9 +1,12 @@
 """What happens when loads are cancelled, joined, in each other's way, or cut off: the ledger comes
 back to where it was, and the next load works."""
 
+import http.client
 import os
 import signal
 import sys
+import threading
+import urllib.request
 
 from harness import DEMO, Case, Daemon, main, plan, wait_until
 
@@ -85,6 +88,35 @@ class LifecycleTest(Case):
             _, err = command.communicate(timeout=30)
             self.assertEqual(command.returncode, 1)
             self.assertNotEqual(err, "")
+
+    def test_scrapes_while_it_stops_are_whole_or_refused(self):
+        daemon, source = self.slow_daemon()
+        answers, errors = [], []
+
+        def scrape():
+            while daemon.process.poll() is None:
+                try:
+                    response = urllib.request.urlopen(daemon.http + "/metrics", timeout=10)
+                except OSError:  # Refused, or closed before the first byte.
+                    continue
+                try:
+                    with response:
+                        answers.append(response.read().decode())
+                except (OSError, http.client.HTTPException) as error:  # Cut off in the midst.
+                    errors.append(repr(error))
+
+        with daemon:
+            command = self.begin(daemon, source)
+            scraper = threading.Thread(target=scrape)
+            scraper.start()
+            wait_until(lambda: len(answers) > 3, "scrapes while it loads")
+            self.assertEqual(daemon.stop(), 0)
+            scraper.join(timeout=30)
+            command.communicate(timeout=30)
+        self.assertEqual(errors, [])
+        for answer in answers:
+            self.assertRegex(answer, r"(?m)^nibble_ledger_sequence\{.*\} \d+$")
+            self.assertTrue(answer.endswith("\n"))
 
     def test_unloading_while_it_loads_gives_everything_back(self):
         daemon, source = self.slow_daemon()
