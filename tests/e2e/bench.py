@@ -1,4 +1,6 @@
-"""The benchmarks run and say what they mean; how fast is for tests/long.sh."""
+"""The benchmarks run and say what they mean. How fast is for tests/long.sh: `bench.py --bounds` runs
+them at full size, prints what they print, and fails below what the project promises.
+"""
 
 import os
 import sys
@@ -32,5 +34,40 @@ class BenchTest(Case):
         self.assertGreater(rows["copy"]["share_of_first"], 0)
 
 
+# On a quiet machine with 2 cores, the checkpoint in the page cache.
+LOAD_GB_PER_SECOND_MIN = 3.0
+QUANTIZE_SHARE_OF_COPY_MIN = 0.4
+
+
+def check_bounds():
+    """llama-8b from the page cache, and NF4 from bf16 on one core beside memcpy; medians."""
+    failures = 0
+
+    def check(what, found, least):
+        nonlocal failures
+        failed = found < least
+        failures += failed
+        print(f"{what}: {found:.2f}, at least {least}: {'MISSED' if failed else 'kept'}", flush=True)
+
+    load = run_bench("load", "--shape", "llama-8b")
+    if load["page_cache_share"] < 1:
+        print(f"only {load['page_cache_share']:.2f} of the checkpoint was in the page cache")
+        failures += 1
+    check("load, GB/s of source", load["rows"]["load"]["gb_per_second"]["median"],
+          LOAD_GB_PER_SECOND_MIN)
+    quantize = run_bench("quantize")
+    check("NF4 from bf16, share of memcpy", quantize["rows"]["copy"]["share_of_first"],
+          QUANTIZE_SHARE_OF_COPY_MIN)
+    return 1 if failures else 0
+
+
+def run_bench(*arguments):
+    answer = nibble("bench", *arguments, "--json", timeout=1200)
+    if answer.code != 0:
+        sys.exit(f"nibble bench {' '.join(arguments)}: {answer}")
+    print(answer.out, flush=True)
+    return answer.json()
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(check_bounds() if "--bounds" in sys.argv[1:] else main())
