@@ -19,6 +19,19 @@ bool Admit(size_t bytes) {
   return bytes < kLargeAllocationBytes || ++large_count != failing_number;
 }
 
+// Null if there is none, or if it is its turn to fail.
+void* Allocate(size_t bytes) noexcept {
+  return Admit(bytes) ? std::malloc(bytes == 0 ? 1 : bytes) : nullptr;
+}
+
+void* AllocateOrThrow(size_t bytes) {
+  void* const memory = Allocate(bytes);
+  if (memory == nullptr) {
+    throw std::bad_alloc();
+  }
+  return memory;
+}
+
 }  // namespace
 
 void FailLargeAllocation(int64_t number) {
@@ -34,14 +47,18 @@ size_t LargestAllocationBytes() { return largest_bytes; }
 
 }  // namespace nibble
 
-// The others of the library, for arrays and without exceptions, call these.
-void* operator new(std::size_t bytes) {
-  void* const memory = nibble::Admit(bytes) ? std::malloc(bytes == 0 ? 1 : bytes) : nullptr;
-  if (memory == nullptr) {
-    throw std::bad_alloc();
-  }
-  return memory;
+// All forms but the aligned ones: a sanitizer has each of its own, of which none calls another.
+void* operator new(std::size_t bytes) { return nibble::AllocateOrThrow(bytes); }
+void* operator new[](std::size_t bytes) { return nibble::AllocateOrThrow(bytes); }
+void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept {
+  return nibble::Allocate(bytes);
 }
-
+void* operator new[](std::size_t bytes, const std::nothrow_t&) noexcept {
+  return nibble::Allocate(bytes);
+}
 void operator delete(void* memory) noexcept { std::free(memory); }
+void operator delete[](void* memory) noexcept { std::free(memory); }
 void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
+void operator delete[](void* memory, std::size_t) noexcept { std::free(memory); }
+void operator delete(void* memory, const std::nothrow_t&) noexcept { std::free(memory); }
+void operator delete[](void* memory, const std::nothrow_t&) noexcept { std::free(memory); }
