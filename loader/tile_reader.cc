@@ -31,14 +31,13 @@ std::optional<FloatType> CheckedType(const PlannedTensor& tensor, Plane plane) {
                                                                  : std::nullopt;
 }
 
-// How a tensor's scales are chosen. 8-bit scales are taken from around their mean: of both signs,
-// all of them would be far from it.
-ScaleSearch SearchOf(const QuantizationSpec& spec, const PlannedTensor& tensor) {
+// How scales are chosen. Signed ones pay even where they are stored in 8 bits around their mean:
+// 18.8 % less squared error than plain, positive ones 14.7 % (normal data, kernels/README.md).
+ScaleSearch SearchOf(const QuantizationSpec& spec) {
   if (!spec.scale_search) {
     return ScaleSearch::kNone;
   }
-  return spec.positive_scales || tensor.double_quantized ? ScaleSearch::kPositive
-                                                         : ScaleSearch::kSigned;
+  return spec.positive_scales ? ScaleSearch::kPositive : ScaleSearch::kSigned;
 }
 
 // An element as it was read; of F8 without its scale.
@@ -316,7 +315,7 @@ absl::Status TileReader::QueueQuantize(const Tile& tile, const InFlight& in_flig
   if (!load_.plan.quantization.allow_non_finite) {
     args.first_non_finite = in_flight.slot.device_cell;
   }
-  args.scale_search = SearchOf(load_.plan.quantization, tensor);
+  args.scale_search = SearchOf(load_.plan.quantization);
   absl::Status status = load_.device.ops().Quantize(*queue_, args);
   if (status.ok() && load_.plan.quantization.error_stats) {
     status = QueueMeasure(in_flight, args);

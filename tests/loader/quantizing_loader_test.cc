@@ -314,7 +314,7 @@ TEST(QuantizingLoaderTest, GivesTheSameBytesHoweverItIsCutAndByHoweverManyThread
   }
 }
 
-TEST(QuantizingLoaderTest, SearchesScalesAsItsReferenceAndOnlyPositiveOnesForEightBits) {
+TEST(QuantizingLoaderTest, SearchesScalesAsItsReferenceSignedUnlessAsked) {
   KnownCheckpoint known;
   known.Add("model.layers.0.self_attn.q_proj.weight", {123, 321}, Dtype::kBf16);
   ScratchDirectory scratch;
@@ -328,7 +328,8 @@ TEST(QuantizingLoaderTest, SearchesScalesAsItsReferenceAndOnlyPositiveOnesForEig
     ScaleSearch search;
   } cases[] = {{false, false, ScaleSearch::kSigned},
                {true, false, ScaleSearch::kPositive},
-               {false, true, ScaleSearch::kPositive}};
+               {false, true, ScaleSearch::kSigned},
+               {true, true, ScaleSearch::kPositive}};
   for (const auto& option : cases) {
     QuantizationSpec spec;
     spec.scale_search = true;
