@@ -142,16 +142,17 @@ absl::StatusOr<ShardList> FindShards(const CheckpointDirectory& directory,
   return list;
 }
 
+// Fills the checkpoint's config.
+//
 // Errors: UNIMPLEMENTED for a quantization that cannot be read.
-absl::StatusOr<ModelConfig> ReadConfig(const CheckpointDirectory& directory,
-                                       const std::vector<std::string>& files) {
+absl::Status ReadConfig(const CheckpointDirectory& directory, const std::vector<std::string>& files,
+                        Checkpoint& checkpoint) {
   if (!Contains(files, kConfigFileName)) {
     return absl::NotFoundError(absl::StrCat(Printable(directory.name()), ": expected a ",
                                             kConfigFileName, ", found ",
                                             files.empty() ? "an empty folder" : "none"));
   }
-  const absl::StatusOr<std::string> json =
-      ReadTextFile(directory, kConfigFileName, kConfigBytesMax);
+  absl::StatusOr<std::string> json = ReadTextFile(directory, kConfigFileName, kConfigBytesMax);
   if (!json.ok()) {
     return json.status();
   }
@@ -159,10 +160,9 @@ absl::StatusOr<ModelConfig> ReadConfig(const CheckpointDirectory& directory,
   if (!config.ok()) {
     return config.status();
   }
-  if (absl::Status status = RefuseForeignQuantization(*config); !status.ok()) {
-    return status;
-  }
-  return config;
+  checkpoint.config = *std::move(config);
+  checkpoint.config_json = *std::move(json);
+  return RefuseForeignQuantization(checkpoint.config);
 }
 
 // Mentions safetensors files that are no part of the checkpoint: adapters, another format's copy.
@@ -211,17 +211,15 @@ absl::StatusOr<Checkpoint> OpenCheckpoint(std::shared_ptr<const CheckpointDirect
   if (!files.ok()) {
     return files.status();
   }
-  absl::StatusOr<ModelConfig> config = ReadConfig(*directory, *files);
-  if (!config.ok()) {
-    return config.status();
+  Checkpoint checkpoint;
+  if (absl::Status status = ReadConfig(*directory, *files, checkpoint); !status.ok()) {
+    return status;
   }
   absl::StatusOr<ShardList> shards = FindShards(*directory, *files);
   if (!shards.ok()) {
     return shards.status();
   }
-  Checkpoint checkpoint;
   checkpoint.directory = std::move(directory);
-  checkpoint.config = *std::move(config);
   ShardReader reader(checkpoint, std::move(shards->index), shards->has_index);
   if (absl::Status status = reader.Read(); !status.ok()) {
     return status;

@@ -71,6 +71,7 @@ using ScaleMap = std::array<float, 256>;
 struct Checkpoint {
   std::shared_ptr<const CheckpointDirectory> directory;
   ModelConfig config;
+  std::string config_json;  // The file itself: what an export writes does not depend on it later.
   std::vector<Shard> shards;
   std::vector<CheckpointTensor>
       tensors;  // In the order of shards, then of their place in the file. Side tensors of

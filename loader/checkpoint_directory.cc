@@ -3,7 +3,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <stdlib.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -12,9 +11,7 @@
 #include <optional>
 #include <utility>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/strip.h"
 #include "loader/open_beneath.h"
 #include "loader/printable.h"
 
@@ -173,39 +170,6 @@ class PosixDirectory : public CheckpointDirectory {
   const std::string canonical_name_;
 };
 
-// `path` without `root` before it; "." for the root itself; nothing if it lies elsewhere. By the
-// letters alone: what ".." and links do is decided when the path is opened.
-std::optional<std::string> StripRoot(absl::string_view root, absl::string_view path) {
-  root = absl::StripSuffix(root, "/");
-  if (root.empty() || !absl::ConsumePrefix(&path, root) || (!path.empty() && path[0] != '/')) {
-    return std::nullopt;
-  }
-  path.remove_prefix(std::min(path.find_first_not_of('/'), path.size()));
-  return path.empty() ? "." : std::string(path);
-}
-
-// The part of the absolute `path` below the directory `root`, "/" or not.
-std::optional<std::string> BelowRoot(const std::string& root, bool root_is_slash,
-                                     absl::string_view path) {
-  if (root_is_slash) {
-    path.remove_prefix(std::min(path.find_first_not_of('/'), path.size()));
-    return path.empty() ? "." : std::string(path);
-  }
-  std::optional<std::string> below = StripRoot(root, path);
-  if (!below.has_value()) {
-    const std::unique_ptr<char, void (*)(void*)> resolved(realpath(root.c_str(), nullptr), free);
-    below = resolved == nullptr ? std::nullopt : StripRoot(resolved.get(), path);
-  }
-  return below;
-}
-
-bool IsSlash(int fd) {
-  struct stat info = {};
-  struct stat slash = {};
-  return fstat(fd, &info) == 0 && stat("/", &slash) == 0 && info.st_dev == slash.st_dev &&
-         info.st_ino == slash.st_ino;
-}
-
 }  // namespace
 
 absl::StatusOr<std::shared_ptr<const CheckpointDirectory>> OpenCheckpointDirectory(
@@ -225,7 +189,7 @@ absl::StatusOr<std::shared_ptr<const CheckpointDirectory>> OpenCheckpointDirecto
   const bool root_is_slash = IsSlash(root_fd.get());
   std::string relative(path);
   if (path[0] == '/') {
-    std::optional<std::string> below = BelowRoot(root_path, root_is_slash, path);
+    std::optional<std::string> below = PathBelow(root_path, root_is_slash, path);
     if (!below.has_value()) {
       return absl::InvalidArgumentError(absl::StrCat(what, ": lies outside the model root"));
     }

@@ -310,6 +310,16 @@ bool JsonReader::SkipNumber() {
   return ReadDouble(ignored);
 }
 
+bool JsonReader::ReadText(absl::string_view& text) {
+  Peek();  // Skips the space before it.
+  const size_t begin = position_;
+  if (!SkipValue()) {
+    return false;
+  }
+  text = json_.substr(begin, position_ - begin);
+  return true;
+}
+
 bool JsonReader::SkipValue() {
   switch (Peek()) {
     case Kind::kObject:

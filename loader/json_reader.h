@@ -67,6 +67,8 @@ class JsonReader {
   bool ReadDouble(double& value);
 
   bool SkipValue();
+  // Skips it, and gives its text as it stands, a view into `json`.
+  bool ReadText(absl::string_view& text);
 
   // After the outermost value: only white space may follow.
   bool Finish();

@@ -352,8 +352,9 @@ absl::StatusOr<ModelConfig> ParseModelConfig(absl::string_view file_name, absl::
   if (outer.model_type.empty()) {
     return refuse("expected model_type, found none");
   }
-  const ConfigLevel& level = IsNested(outer, parser.text()) ? *parser.text() : outer;
   ModelConfig config;
+  config.nested = IsNested(outer, parser.text());
+  const ConfigLevel& level = config.nested ? *parser.text() : outer;
   config.model_type = level.model_type.empty() ? outer.model_type : level.model_type;
   config.architecture = outer.architecture.empty() ? level.architecture : outer.architecture;
   const QuantizationLevel& quantization =

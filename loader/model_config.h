@@ -16,6 +16,7 @@ namespace nibble {
 struct ModelConfig {
   std::string model_type;    // Of the text model: "llama", "qwen3_5_moe_text".
   std::string architecture;  // "LlamaForCausalLM"; empty if the file has none.
+  bool nested = false;       // Read from the text_config of a vision-language model.
   int64_t hidden_size = 0;
   int64_t intermediate_size = 0;
   int64_t layer_count = 0;

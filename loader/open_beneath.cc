@@ -3,18 +3,23 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/openat2.h>
+#include <stdlib.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <array>
 #include <deque>
+#include <memory>
 #include <optional>
 #include <system_error>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
 
 namespace nibble {
 namespace {
@@ -135,6 +140,17 @@ class Walk {
   int links_ = 0;
 };
 
+// `path` without `root` before it; "." for the root itself; nothing if it lies elsewhere. By the
+// letters alone: what ".." and links do is decided when the path is opened.
+std::optional<std::string> StripRoot(absl::string_view root, absl::string_view path) {
+  root = absl::StripSuffix(root, "/");
+  if (root.empty() || !absl::ConsumePrefix(&path, root) || (!path.empty() && path[0] != '/')) {
+    return std::nullopt;
+  }
+  path.remove_prefix(std::min(path.find_first_not_of('/'), path.size()));
+  return path.empty() ? "." : std::string(path);
+}
+
 }  // namespace
 
 FileDescriptor::~FileDescriptor() {
@@ -143,11 +159,31 @@ FileDescriptor::~FileDescriptor() {
   }
 }
 
+std::optional<std::string> PathBelow(const std::string& root, bool root_is_slash,
+                                     absl::string_view path) {
+  if (root_is_slash) {
+    path.remove_prefix(std::min(path.find_first_not_of('/'), path.size()));
+    return path.empty() ? "." : std::string(path);
+  }
+  std::optional<std::string> below = StripRoot(root, path);
+  if (!below.has_value()) {
+    const std::unique_ptr<char, void (*)(void*)> resolved(realpath(root.c_str(), nullptr), free);
+    below = resolved == nullptr ? std::nullopt : StripRoot(resolved.get(), path);
+  }
+  return below;
+}
+
+bool IsSlash(int fd) {
+  struct stat info = {};
+  struct stat slash = {};
+  return fstat(fd, &info) == 0 && stat("/", &slash) == 0 && info.st_dev == slash.st_dev &&
+         info.st_ino == slash.st_ino;
+}
+
 absl::Status ErrnoStatus(int error, absl::string_view what) {
-  const std::string message =
-      absl::StrCat(what, ": ",
-                   error == EXDEV ? std::string("leads out of the model root")
-                                  : std::generic_category().message(error));
+  const std::string message = absl::StrCat(what, ": ",
+                                           error == EXDEV ? std::string("leads out of its root")
+                                                          : std::generic_category().message(error));
   switch (error) {
     case ENOENT:
       return absl::NotFoundError(message);

@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -25,6 +26,9 @@ class FileDescriptor {
   int get() const { return fd_; }
   bool valid() const { return fd_ >= 0; }
 
+  // Gives the descriptor away.
+  int Release() { return std::exchange(fd_, -1); }
+
  private:
   int fd_;
 };
@@ -42,6 +46,15 @@ enum class Resolver { kKernelOrWalk, kWalk };
 absl::StatusOr<FileDescriptor> OpenBeneath(int root_fd, bool root_is_slash, const std::string& path,
                                            int flags, absl::string_view what,
                                            Resolver resolver = Resolver::kKernelOrWalk);
+
+// The part of the absolute `path` below the directory `root`, which itself is ".";  nothing if it
+// lies elsewhere. By the letters of the root, as given or with its links resolved, alone: what ".."
+// and links do is decided when the path is opened. With `root_is_slash` everything lies below it.
+std::optional<std::string> PathBelow(const std::string& root, bool root_is_slash,
+                                     absl::string_view path);
+
+// Whether the open directory is the system's root.
+bool IsSlash(int fd);
 
 // What a failed system call says about `what`, in the codes that clients see: NOT_FOUND;
 // PERMISSION_DENIED; INVALID_ARGUMENT (leads out, too many links, name too long, no directory);

@@ -5,6 +5,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "kernels/bytes.h"
+#include "loader/python_json.h"
 #include "loader/safetensors.h"
 
 namespace nibble {
@@ -13,21 +14,6 @@ namespace {
 // Where the official writer lets the data begin.
 constexpr int64_t kDataAlignment = 8;
 constexpr size_t kLengthWordBytes = 8;
-
-void AppendJsonString(std::string& json, absl::string_view text) {
-  json += '"';
-  for (const char c : text) {
-    if (c == '"' || c == '\\') {
-      json += '\\';
-      json += c;
-    } else if (static_cast<unsigned char>(c) < 0x20) {
-      absl::StrAppend(&json, "\\u", absl::Hex(static_cast<unsigned char>(c), absl::kZeroPad4));
-    } else {
-      json += c;
-    }
-  }
-  json += '"';
-}
 
 }  // namespace
 

@@ -206,10 +206,7 @@ absl::Status WriteSyntheticCheckpoint(absl::string_view shape_name, const std::s
   if (status.ok()) {
     status = Writer(model, options, target, progress).Write();
   }
-  if (status.ok()) {
-    target.Keep();
-  }
-  return status;
+  return status.ok() ? target.Keep() : status;
 }
 
 }  // namespace nibble

@@ -9,6 +9,7 @@ namespace nibble {
 namespace {
 
 constexpr size_t kFailureBytesMax = 4000;  // A failed model's reason, in lists of models.
+constexpr size_t kWarningBytesMax = 4000;
 
 uint64_t Wire(int64_t value) { return static_cast<uint64_t>(std::max<int64_t>(value, 0)); }
 
@@ -243,6 +244,19 @@ v1::LoadReport ReportMessage(const ModelInfo& info) {
   AddTotals(*info.plan, message);
   message.set_quantized_ratio(info.plan->quantized_ratio());
   message.mutable_warnings()->Add(info.plan->warnings.begin(), info.plan->warnings.end());
+  return message;
+}
+
+v1::ExportSummary ExportMessage(const ExportSummary& summary, absl::string_view directory) {
+  v1::ExportSummary message;
+  message.set_directory(directory.data(), directory.size());
+  message.set_bytes(static_cast<uint64_t>(summary.bytes));
+  for (const std::string& file : summary.files) {
+    message.add_files(file);
+  }
+  for (const std::string& warning : summary.warnings) {
+    message.add_warnings(PrintableText(warning, kWarningBytesMax));
+  }
   return message;
 }
 

@@ -6,6 +6,7 @@
 #include <nibble/v1/model.pb.h>
 
 #include "absl/strings/string_view.h"
+#include "loader/checkpoint_writer.h"
 #include "loader/load_plan.h"
 #include "loader/quantizing_loader.h"
 #include "server/model_registry.h"
@@ -31,6 +32,8 @@ v1::Model ModelMessage(const ModelInfo& info, absl::string_view device);
 
 // What became of each tensor. Empty while there is no plan.
 v1::LoadReport ReportMessage(const ModelInfo& info);
+
+v1::ExportSummary ExportMessage(const ExportSummary& summary, absl::string_view directory);
 
 v1::GetMemoryResponse MemoryMessage(const StateSnapshot& snapshot, const MemorySample& sample);
 

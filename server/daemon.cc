@@ -11,6 +11,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/device_choice.h"
+#include "server/exporter.h"
 #include "server/front.h"
 #include "server/logging.h"
 #include "server/metrics.h"
@@ -23,23 +24,20 @@ namespace {
 // For calls that still run when every model is gone: answers on their way.
 constexpr absl::Duration kCallGrace = absl::Seconds(2);
 
-// Existing directories with every symbolic link resolved, as paths are confined to them; the
-// current one if none is given.
+// Existing directories with every symbolic link resolved, as paths are confined to them. `flag`
+// names them.
 //
 // Errors: NOT_FOUND; INVALID_ARGUMENT if one is no directory.
-absl::StatusOr<std::vector<std::string>> ResolveRoots(std::vector<std::string> roots) {
-  if (roots.empty()) {
-    roots.push_back(".");
-  }
+absl::StatusOr<std::vector<std::string>> ResolveRoots(absl::string_view flag,
+                                                      std::vector<std::string> roots) {
   for (std::string& root : roots) {
     std::error_code error;
     const std::filesystem::path path = std::filesystem::canonical(root, error);
     if (error) {
-      return absl::NotFoundError(absl::StrCat("--model-root ", root, ": ", error.message()));
+      return absl::NotFoundError(absl::StrCat(flag, " ", root, ": ", error.message()));
     }
     if (!std::filesystem::is_directory(path, error)) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("--model-root ", root, ": expected a directory"));
+      return absl::InvalidArgumentError(absl::StrCat(flag, " ", root, ": expected a directory"));
     }
     root = path.string();
   }
@@ -64,10 +62,16 @@ void RaiseDescriptorLimit(int connections_max, Logger& logger) {
   }
 }
 
+// What is checked before a daemon is built.
+struct CheckedOptions {
+  RegistryOptions registry;
+  std::vector<std::string> export_roots;
+};
+
 // Members in the order of construction; destruction in reverse order is the shutdown.
 class Daemon {
  public:
-  Daemon(Logger& logger, ChosenDevice chosen, const RegistryOptions& options)
+  Daemon(Logger& logger, ChosenDevice chosen, const CheckedOptions& options)
       : logger_(logger),
         device_(std::move(chosen.device)),
         budget_(chosen.budget_bytes),
@@ -75,11 +79,12 @@ class Daemon {
         metrics_(NIBBLE_VERSION, CudaVersionText()),
         log_(logger, device_->name()),
         observers_(metrics_, log_),
-        registry_(*device_, budget_, options, observers_) {}
+        registry_(*device_, budget_, options.registry, observers_),
+        exporter_(*device_, registry_, options.export_roots) {}
 
   absl::Status Start(const FrontOptions& options) {
     absl::StatusOr<std::unique_ptr<Front>> front =
-        Front::Start(options, {*device_, budget_, registry_, metrics_, logger_});
+        Front::Start(options, {*device_, budget_, registry_, exporter_, metrics_, logger_});
     if (!front.ok()) {
       return front.status();
     }
@@ -137,14 +142,22 @@ class Daemon {
   RegistryLog log_;
   ObserverPair observers_;
   ModelRegistry registry_;
+  Exporter exporter_;
   std::unique_ptr<Front> front_;
 };
 
 // Everything that must hold before a daemon is built.
-absl::StatusOr<RegistryOptions> CheckOptions(const DaemonOptions& options) {
-  absl::StatusOr<std::vector<std::string>> roots = ResolveRoots(options.model_roots);
-  if (!roots.ok()) {
-    return roots.status();
+absl::StatusOr<CheckedOptions> CheckOptions(const DaemonOptions& options) {
+  // Without a model root the current directory is one; without an export root there is none.
+  const std::vector<std::string> here = {"."};
+  absl::StatusOr<std::vector<std::string>> roots =
+      ResolveRoots("--model-root", options.model_roots.empty() ? here : options.model_roots);
+  absl::StatusOr<std::vector<std::string>> export_roots =
+      ResolveRoots("--export-root", options.export_roots);
+  for (const absl::Status& status : {roots.status(), export_roots.status()}) {
+    if (!status.ok()) {
+      return status;
+    }
   }
   const struct {
     const char* flag;
@@ -163,25 +176,26 @@ absl::StatusOr<RegistryOptions> CheckOptions(const DaemonOptions& options) {
           absl::StrCat(number.flag, ": expected at least ", number.min, ", found ", number.value));
     }
   }
-  RegistryOptions registry;
-  registry.model_roots = *std::move(roots);
-  registry.staging_bytes = options.staging_bytes;
-  registry.max_loads = options.max_loads;
-  registry.loader.reader_count = options.reader_threads;
-  return registry;
+  CheckedOptions checked;
+  checked.registry.model_roots = *std::move(roots);
+  checked.registry.staging_bytes = options.staging_bytes;
+  checked.registry.max_loads = options.max_loads;
+  checked.registry.loader.reader_count = options.reader_threads;
+  checked.export_roots = *std::move(export_roots);
+  return checked;
 }
 
 absl::StatusOr<std::unique_ptr<Daemon>> StartDaemon(const DaemonOptions& options, Logger& logger) {
-  absl::StatusOr<RegistryOptions> registry = CheckOptions(options);
-  if (!registry.ok()) {
-    return registry.status();
+  const absl::StatusOr<CheckedOptions> checked = CheckOptions(options);
+  if (!checked.ok()) {
+    return checked.status();
   }
   RaiseDescriptorLimit(options.max_connections, logger);
   absl::StatusOr<ChosenDevice> chosen = OpenChosenDevice(options);
   if (!chosen.ok()) {
     return chosen.status();
   }
-  auto daemon = std::make_unique<Daemon>(logger, *std::move(chosen), *registry);
+  auto daemon = std::make_unique<Daemon>(logger, *std::move(chosen), *checked);
   FrontOptions front;
   front.listen = options.listen;
   front.http_listen = options.http_listen == "off" ? "" : options.http_listen;

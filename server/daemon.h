@@ -27,6 +27,7 @@ struct DaemonOptions {
   std::optional<int64_t> runtime_reserve_bytes;  // Default: 1 GiB on CUDA, 0 on the host.
   int64_t staging_bytes = kStagingBytesDefault;
   std::vector<std::string> model_roots;
+  std::vector<std::string> export_roots;       // None: exports are off.
   std::string listen = "127.0.0.1:50051";      // gRPC. Port 0: any free one, see port files.
   std::string http_listen = "127.0.0.1:8080";  // "off": no HTTP.
   bool insecure = false;  // Allows a listen address that others can reach, without TLS.

@@ -57,7 +57,8 @@ class Front::Servers {
   Servers(const FrontOptions& options, const FrontBackend& backend, bool check_host)
       : backend_(backend),
         feed_(backend.budget),
-        model_service_(backend.registry, feed_, backend.logger, backend.device.name()),
+        model_service_(backend.registry, backend.exporter, feed_, backend.logger,
+                       backend.device.name()),
         memory_service_(backend.registry, backend.budget, backend.device, feed_, backend.logger),
         listener_(options.connections_max),
         http_(HttpOptions{.check_host = check_host}, [this] { return RenderMetrics(); }) {}

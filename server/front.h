@@ -10,6 +10,7 @@
 #include "absl/time/time.h"
 #include "kernels/device.h"
 #include "loader/vram_budget.h"
+#include "server/exporter.h"
 #include "server/listen_address.h"
 #include "server/logging.h"
 #include "server/metrics.h"
@@ -30,6 +31,7 @@ struct FrontBackend {
   const Device& device;
   VramBudget& budget;
   ModelRegistry& registry;
+  Exporter& exporter;
   const Metrics& metrics;
   Logger& logger;
 };

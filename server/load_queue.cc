@@ -185,9 +185,19 @@ absl::StatusOr<std::unique_ptr<Weights>> LoadQueue::CarryOut(
   absl::StatusOr<std::unique_ptr<Weights>> weights =
       LoadWeights(device_, planned->checkpoint, planned->plan, *std::move(reservation),
                   options_.loader, observer);
-  // The device and the host do not know for whom they had no memory.
-  return absl::IsResourceExhausted(weights.status()) ? About(entry->request.model, weights.status())
-                                                     : std::move(weights);
+  if (!weights.ok()) {
+    // The device and the host do not know for whom they had no memory.
+    return absl::IsResourceExhausted(weights.status())
+               ? About(entry->request.model, weights.status())
+               : weights.status();
+  }
+  auto origin = std::make_unique<CheckpointOrigin>();
+  origin->directory = std::move(planned->checkpoint.directory);
+  origin->config = std::move(planned->checkpoint.config);
+  origin->config_json = std::move(planned->checkpoint.config_json);
+  MutexLock lock(table_.mutex());
+  entry->origin = std::move(origin);
+  return weights;
 }
 
 // Under one lock, so that the plan's callers are told the figures by which it is decided, and a

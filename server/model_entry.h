@@ -49,6 +49,7 @@ struct ModelEntry {
   std::shared_ptr<const PlanAnswer> plan;      // As it stood when it was planned.
   std::shared_ptr<const TensorErrors> errors;  // With error_stats, once loaded.
   std::unique_ptr<Weights> weights;            // Of kReady, and of kDraining until they are freed.
+  std::unique_ptr<const CheckpointOrigin> origin;  // Of kReady, from then on.
   int64_t peak_bytes = 0;
   SteadyTime loading_since;
   absl::Duration load_duration;

@@ -65,8 +65,9 @@ class ModelHandle::Lease {
   Lease(const Lease&) = delete;
   Lease& operator=(const Lease&) = delete;
 
-  // No lock: weights stay in place while a handle lives.
+  // No lock: weights and origin stay in place while a handle lives.
   const Weights& weights() const { return *entry_->weights; }
+  const CheckpointOrigin& origin() const { return *entry_->origin; }
   bool cancelled() const { return entry_->requests_cancelled; }
 
  private:
@@ -80,6 +81,7 @@ ModelHandle& ModelHandle::operator=(ModelHandle&&) noexcept = default;
 ModelHandle::~ModelHandle() = default;
 
 const Weights& ModelHandle::weights() const { return lease_->weights(); }
+const CheckpointOrigin& ModelHandle::origin() const { return lease_->origin(); }
 bool ModelHandle::cancelled() const { return lease_->cancelled(); }
 
 // In the order of construction; destruction in reverse order is the shutdown's.

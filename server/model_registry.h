@@ -15,6 +15,7 @@
 #include "absl/time/time.h"
 #include "kernels/device.h"
 #include "loader/checkpoint_directory.h"
+#include "loader/export_checkpoint.h"
 #include "loader/load_plan.h"
 #include "loader/load_spec.h"
 #include "loader/quantizing_loader.h"
@@ -121,6 +122,7 @@ class ModelHandle {
   ~ModelHandle();
 
   const Weights& weights() const;
+  const CheckpointOrigin& origin() const;  // Of the weights.
   bool cancelled() const;
 
  private:

@@ -5,6 +5,7 @@
 
 #include "loader/printable.h"
 #include "server/answer_messages.h"
+#include "server/export_stream.h"
 #include "server/grpc_status.h"
 #include "server/host_memory.h"
 #include "server/load_stream.h"
@@ -17,28 +18,15 @@ namespace {
 // Changes of models are rare; ten lists a second follow every load closely enough.
 constexpr absl::Duration kListInterval = absl::Milliseconds(100);
 
-// A server stream that ends with an error before its first message.
-class RefusedExport final : public grpc::ServerWriteReactor<v1::ExportModelResponse> {
- public:
-  static RefusedExport* Start(const absl::Status& status) {
-    auto owner = std::make_unique<RefusedExport>();
-    RefusedExport* const reactor = owner.get();
-    reactor->self_ = std::move(owner);
-    reactor->Finish(ToGrpcStatus(status));
-    return reactor;
-  }
-
-  void OnDone() override { const std::unique_ptr<RefusedExport> last = std::move(self_); }
-
- private:
-  std::unique_ptr<RefusedExport> self_;  // Until OnDone().
-};
-
 }  // namespace
 
-ModelService::ModelService(ModelRegistry& registry, ChangeFeed& feed, Logger& logger,
-                           std::string device)
-    : registry_(registry), feed_(feed), logger_(logger), device_(std::move(device)) {}
+ModelService::ModelService(ModelRegistry& registry, Exporter& exporter, ChangeFeed& feed,
+                           Logger& logger, std::string device)
+    : registry_(registry),
+      exporter_(exporter),
+      feed_(feed),
+      logger_(logger),
+      device_(std::move(device)) {}
 
 grpc::ServerWriteReactor<v1::LoadModelResponse>* ModelService::LoadModel(
     grpc::CallbackServerContext*, const v1::LoadModelRequest* request) {
@@ -129,10 +117,7 @@ grpc::ServerWriteReactor<v1::WatchModelsResponse>* ModelService::WatchModels(
 
 grpc::ServerWriteReactor<v1::ExportModelResponse>* ModelService::ExportModel(
     grpc::CallbackServerContext*, const v1::ExportModelRequest* request) {
-  const absl::Status status =
-      absl::UnimplementedError("ExportModel is not there yet in this version");
-  LogRequest(logger_, "ExportModel", request->model(), "", status);
-  return RefusedExport::Start(status);
+  return ExportStream::Start(exporter_, logger_, {request->model(), request->directory()});
 }
 
 v1::Model ModelService::Describe(const ModelInfo& info) const {

@@ -7,6 +7,7 @@
 #include <string>
 
 #include "server/change_feed.h"
+#include "server/exporter.h"
 #include "server/logging.h"
 #include "server/model_registry.h"
 
@@ -17,7 +18,8 @@ namespace nibble {
 class ModelService final : public v1::ModelService::CallbackService {
  public:
   // `device` is the name of the daemon's device, as in --device.
-  ModelService(ModelRegistry& registry, ChangeFeed& feed, Logger& logger, std::string device);
+  ModelService(ModelRegistry& registry, Exporter& exporter, ChangeFeed& feed, Logger& logger,
+               std::string device);
 
   grpc::ServerWriteReactor<v1::LoadModelResponse>* LoadModel(
       grpc::CallbackServerContext* context, const v1::LoadModelRequest* request) override;
@@ -50,6 +52,7 @@ class ModelService final : public v1::ModelService::CallbackService {
               const absl::Status& status) const;
 
   ModelRegistry& registry_;
+  Exporter& exporter_;
   ChangeFeed& feed_;
   Logger& logger_;
   const std::string device_;

@@ -3,10 +3,9 @@
 namespace nibble {
 
 std::vector<Command> AllCommands() {
-  return {ServeCommand(),  PlanCommand(),      LoadCommand(),
-          UnloadCommand(), PsCommand(),        MemoryCommand(),
-          SynthCommand(),  BenchLoadCommand(), BenchQuantizeCommand(),
-          VersionCommand()};
+  return {ServeCommand(),     PlanCommand(),          LoadCommand(),   UnloadCommand(),
+          PsCommand(),        MemoryCommand(),        ExportCommand(), SynthCommand(),
+          BenchLoadCommand(), BenchQuantizeCommand(), VersionCommand()};
 }
 
 }  // namespace nibble

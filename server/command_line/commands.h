@@ -12,6 +12,7 @@ Command ServeCommand();
 Command PlanCommand();
 Command LoadCommand();
 Command UnloadCommand();
+Command ExportCommand();
 Command PsCommand();
 Command MemoryCommand();
 Command SynthCommand();

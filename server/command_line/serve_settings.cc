@@ -59,6 +59,10 @@ SettingGroup ModelSettings(ServeOptions* options) {
                    "Directory beneath which checkpoints lie; nothing outside of them is read. A "
                    "Hugging Face cache (its hub directory) serves hf: sources.",
                    &daemon->model_roots),
+       ListSetting("export-root", "DIR",
+                   "Directory beneath which `nibble export` may write; nothing is written outside "
+                   "of them. Without one exports are refused.",
+                   &daemon->export_roots),
        ThreadCount("max-loads", "Loads that run at a time; others queue.", "2", 1,
                    &daemon->max_loads),
        ThreadCount("reader-threads", "Threads that read and quantize in each load.",

@@ -132,7 +132,7 @@ TEST_F(CheckpointDirectoryTest, FollowsTheLinksOfTheHubCacheAndNoOthers) {
   EXPECT_EQ(*ReadAt(**directory->Open("config.json"), 0, 4), "blob");
   for (const char* name : {"out", "absolute"}) {
     EXPECT_EQ(directory->Open(name).status(),
-              absl::InvalidArgumentError(absl::StrCat(name, ": leads out of the model root")));
+              absl::InvalidArgumentError(absl::StrCat(name, ": leads out of its root")));
   }
 }
 

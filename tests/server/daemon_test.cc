@@ -134,6 +134,7 @@ TEST_F(DaemonTest, RefusesToStartWithASentenceThatNamesTheFlag) {
       {"--device", [](DaemonOptions& o) { o.device = "tpu"; }},
       {"--model-root", [](DaemonOptions& o) { o.model_roots = {"/nonexistent"}; }},
       {"--model-root", [](DaemonOptions& o) { o.model_roots = {"/dev/null"}; }},
+      {"--export-root", [](DaemonOptions& o) { o.export_roots = {"/dev/null"}; }},
       {"--staging", [](DaemonOptions& o) { o.staging_bytes = 1; }},
       {"--max-loads", [](DaemonOptions& o) { o.max_loads = 0; }},
       {"--log-level", [](DaemonOptions& o) { o.log_level = "loud"; }},

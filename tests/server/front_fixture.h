@@ -64,6 +64,8 @@ class FrontFixture : public ::testing::Test {
 
   void Start() {
     registry_ = std::make_unique<ModelRegistry>(device_, budget_, registry_options_, observers_);
+    exporter_ = std::make_unique<Exporter>(device_, *registry_,
+                                           std::vector<std::string>{root_.path().string()});
     absl::StatusOr<std::unique_ptr<Front>> front = StartFront();
     ASSERT_TRUE(front.ok()) << front.status();
     front_ = *std::move(front);
@@ -74,7 +76,8 @@ class FrontFixture : public ::testing::Test {
   }
 
   absl::StatusOr<std::unique_ptr<Front>> StartFront() {
-    return Front::Start(front_options_, {device_, budget_, *registry_, metrics_, logger_});
+    return Front::Start(front_options_,
+                        {device_, budget_, *registry_, *exporter_, metrics_, logger_});
   }
 
   void Stop() {
@@ -86,6 +89,7 @@ class FrontFixture : public ::testing::Test {
       front_->Shutdown(absl::Seconds(10));
     }
     front_.reset();
+    exporter_.reset();
     registry_.reset();
     EXPECT_EQ(budget_.Snapshot().reserved.total(), 0);
     EXPECT_EQ(host_->QueryMemory()->free_bytes, kDeviceBytes) << "the device agrees";
@@ -138,6 +142,23 @@ class FrontFixture : public ::testing::Test {
     return call;
   }
 
+  // Exports to the end.
+  grpc::Status Export(const std::string& model, const std::string& directory,
+                      std::vector<v1::ExportModelResponse>* responses = nullptr) {
+    grpc::ClientContext context;
+    v1::ExportModelRequest request;
+    request.set_model(model);
+    request.set_directory(directory);
+    const auto reader = models_->ExportModel(&context, request);
+    v1::ExportModelResponse response;
+    while (reader->Read(&response)) {
+      if (responses != nullptr) {
+        responses->push_back(response);
+      }
+    }
+    return reader->Finish();
+  }
+
   grpc::Status Unload(const std::string& model, v1::UnloadModelResponse* response) {
     grpc::ClientContext context;
     v1::UnloadModelRequest request;
@@ -175,6 +196,7 @@ class FrontFixture : public ::testing::Test {
   RegistryOptions registry_options_;
   FrontOptions front_options_;
   std::unique_ptr<ModelRegistry> registry_;
+  std::unique_ptr<Exporter> exporter_;
   std::unique_ptr<Front> front_;
   std::shared_ptr<grpc::Channel> channel_;
   std::unique_ptr<v1::ModelService::Stub> models_;

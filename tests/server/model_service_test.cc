@@ -6,6 +6,7 @@
 namespace nibble {
 namespace {
 
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 class ModelServiceTest : public FrontFixture {
@@ -184,14 +185,39 @@ TEST_F(ModelServiceTest, NamesTheFieldOfABadRequest) {
 }
 
 TEST_F(ModelServiceTest, SaysWhatIsNotThereYet) {
-  grpc::ClientContext context;
-  const auto reader = models_->ExportModel(&context, {});
-  v1::ExportModelResponse response;
-  EXPECT_FALSE(reader->Read(&response));
-  EXPECT_EQ(reader->Finish().error_code(), grpc::StatusCode::UNIMPLEMENTED);
   v1::LoadModelRequest request = LoadRequestFor("tiny");
   request.set_when_full(v1::WAIT);
   EXPECT_EQ(Load(request).error_code(), grpc::StatusCode::UNIMPLEMENTED);
+}
+
+TEST_F(ModelServiceTest, ExportsAModelAndEndsWithASummary) {
+  ASSERT_TRUE(Load(LoadRequestFor("tiny")).ok());
+  std::vector<v1::ExportModelResponse> responses;
+  const std::string directory = (root_.path() / "out").string();
+  const grpc::Status status = Export("tiny", directory, &responses);
+  ASSERT_TRUE(status.ok()) << status.error_message();
+  ASSERT_FALSE(responses.empty());
+  for (const v1::ExportModelResponse& response : responses) {
+    EXPECT_LE(response.written_bytes(), response.total_bytes());
+    EXPECT_EQ(response.has_summary(), &response == &responses.back());
+  }
+  const v1::ExportModelResponse& last = responses.back();
+  EXPECT_EQ(last.written_bytes(), last.total_bytes());
+  EXPECT_EQ(last.summary().directory(), directory);
+  EXPECT_THAT(last.summary().files(), ElementsAre("config.json", "model.safetensors"));
+  EXPECT_EQ(last.summary().bytes(),
+            ReadFile(root_.path() / "out" / "config.json").size() +
+                ReadFile(root_.path() / "out" / "model.safetensors").size());
+}
+
+TEST_F(ModelServiceTest, SaysWhyItDoesNotExport) {
+  EXPECT_EQ(Export("tiny", (root_.path() / "out").string()).error_code(),
+            grpc::StatusCode::NOT_FOUND);
+  ASSERT_TRUE(Load(LoadRequestFor("tiny")).ok());
+  EXPECT_EQ(BadFieldOf(Export("tiny", "/elsewhere")), "directory");
+  EXPECT_EQ(BadFieldOf(Export("tiny", "out\nside")), "directory");
+  EXPECT_EQ(Export("tiny", (root_.path() / "other").string()).error_code(),
+            grpc::StatusCode::ALREADY_EXISTS);
 }
 
 TEST_F(ModelServiceTest, AWatchFollowsChanges) {

@@ -29,6 +29,7 @@ class GoldenTensors {
  public:
   struct Tensor {
     std::string dtype;
+    std::vector<int64_t> shape;
     std::span<const std::byte> bytes;
 
     template <typename T>
@@ -55,7 +56,9 @@ class GoldenTensors {
       if (name != "__metadata__") {
         const auto begin = entry.at("data_offsets").at(0).get<size_t>();
         const auto end = entry.at("data_offsets").at(1).get<size_t>();
-        tensors_[name] = {entry.at("dtype").get<std::string>(), data.subspan(begin, end - begin)};
+        tensors_[name] = {entry.at("dtype").get<std::string>(),
+                          entry.at("shape").get<std::vector<int64_t>>(),
+                          data.subspan(begin, end - begin)};
       }
     }
   }
@@ -64,6 +67,7 @@ class GoldenTensors {
 
   bool Has(const std::string& name) const { return tensors_.count(name) != 0; }
   const Tensor& at(const std::string& name) const { return tensors_.at(name); }
+  const std::map<std::string, Tensor>& all() const { return tensors_; }
 
  private:
   std::string file_;
