@@ -19,7 +19,8 @@ namespace nibble {
 
 struct Shard {
   std::string file_name;
-  FileIdentity identity;  // When its header was read.
+  FileIdentity identity;           // When its header was read.
+  std::string header_digest = {};  // Of its header's JSON.
 };
 
 // Bytes within a shard.

@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "kernels/bytes.h"
+#include "loader/checksum.h"
 #include "loader/json_reader.h"
 #include "loader/name_map.h"
 #include "loader/printable.h"
@@ -259,6 +260,7 @@ absl::StatusOr<SafetensorsHeader> ParseSafetensorsHeader(absl::string_view file_
                                                          int64_t file_bytes) {
   const int64_t data_begin = kLengthWordBytes + static_cast<int64_t>(json.size());
   SafetensorsHeader header;
+  header.digest = Digest(json);
   std::vector<SafetensorsEntry>& entries = header.entries;
   absl::Status status = HeaderParser(json).Parse(header);
   if (status.ok()) {

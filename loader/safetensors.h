@@ -78,6 +78,7 @@ struct SafetensorsEntry {
 struct SafetensorsHeader {
   std::vector<SafetensorsEntry> entries;                      // By place in the file.
   std::vector<std::pair<std::string, std::string>> metadata;  // Sorted by key.
+  std::string digest;                                         // Of the JSON, as it stands.
 };
 
 // Parses and validates the JSON of a header whose file has `file_bytes` in all.

@@ -61,7 +61,8 @@ absl::Status ShardReader::ReadShard(int shard_index) {
                                                      kHeaderBytesTotalMax,
                                                      " bytes in all shards together"));
   }
-  checkpoint_.shards.push_back({.file_name = name, .identity = *before});
+  checkpoint_.shards.push_back(
+      {.file_name = name, .identity = *before, .header_digest = std::move(header->digest)});
   return AddTensors(shard_index, *std::move(header));
 }
 
