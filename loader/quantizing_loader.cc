@@ -140,25 +140,33 @@ absl::Status WriteScaleConstants(Device& device, const LoadPlan& plan, DeviceSpa
   return status;
 }
 
-// Streams every tile of the plan into `slab`. The staging lives for this call only.
-absl::Status FillSlab(Device& device, const Checkpoint& checkpoint, const LoadPlan& plan,
-                      const ShardFiles& files, VramBudget::Reservation& reservation,
-                      const LoaderOptions& options, DeviceSpan slab, LoadObserver& observer) {
+StagingShape ShapeOf(const LoadPlan& plan, const LoaderOptions& options) {
   const int core_count = std::max(1, static_cast<int>(std::thread::hardware_concurrency()));
-  const StagingShape shape = ShapeStaging(
-      plan.traits, plan.staging_bytes - plan.scale_scratch_bytes, options.reader_count, core_count);
-  const absl::StatusOr<StagingRing> ring = StagingRing::Allocate(
-      device, reservation, plan.staging_bytes, plan.scale_scratch_bytes, shape);
-  if (!ring.ok()) {
-    return ring.status();
-  }
-  if (absl::Status status = WriteScaleConstants(device, plan, slab); !status.ok()) {
+  return ShapeStaging(plan.traits, plan.staging_bytes - plan.scale_scratch_bytes,
+                      options.reader_count, core_count);
+}
+
+// What every source of a load is streamed through and into.
+struct Target {
+  Device& device;
+  const StagingRing& ring;
+  DeviceSpan slab;
+};
+
+// Streams every tile of the plan into the slab.
+absl::Status FillSlab(const Target& target, const LoadSource& source, const ShardFiles& files,
+                      LoadObserver& observer) {
+  const LoadPlan& plan = *source.plan;
+  if (absl::Status status = WriteScaleConstants(target.device, plan, target.slab); !status.ok()) {
     return status;
   }
+  const StagingShape& shape = target.ring.shape();
   const TileList tiles(plan, shape.slot_bytes);
-  ScaleScratch scratch(ring->scratch());
+  ScaleScratch scratch(target.ring.scratch());
   TileQueue queue(plan, tiles, scratch, observer);
-  const TileReader::Load load{device, plan, checkpoint, files, slab, *ring, scratch, queue};
+  const TileReader::Load load{target.device,    plan,    *source.checkpoint,
+                              source.checksums, files,   target.slab,
+                              target.ring,      scratch, queue};
   RunReaders(load, static_cast<int>(std::min<int64_t>(shape.reader_count, tiles.size())));
   if (queue.status().ok() && plan.quantization.error_stats) {
     observer.OnErrors(queue.errors());
@@ -166,38 +174,59 @@ absl::Status FillSlab(Device& device, const Checkpoint& checkpoint, const LoadPl
   return queue.status();
 }
 
+absl::Status LoadFrom(const Target& target, const LoadSource& source, LoadObserver& observer) {
+  const absl::StatusOr<ShardFiles> files = OpenShards(*source.checkpoint, *source.plan);
+  if (!files.ok()) {
+    return source.checksums == nullptr ? files.status() : AsCacheFailure(files.status());
+  }
+  absl::Status status = FillSlab(target, source, *files, observer);
+  // A file that was changed explains both a load that went well and data that made no sense.
+  if (status.ok() || absl::IsDataLoss(status)) {
+    if (absl::Status changed = CheckAllUnchanged(*source.checkpoint, *files); !changed.ok()) {
+      return source.checksums == nullptr ? changed : AsCacheFailure(changed);
+    }
+  }
+  return status;
+}
+
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Weights>> LoadWeights(Device& device, const Checkpoint& checkpoint,
-                                                     std::shared_ptr<const LoadPlan> plan,
+absl::StatusOr<std::unique_ptr<Weights>> LoadWeights(Device& device,
+                                                     std::span<const LoadSource> sources,
                                                      VramBudget::Reservation reservation,
                                                      const LoaderOptions& options,
                                                      LoadObserver& observer) {
-  Check(plan->traits.kind == device.traits().kind, "the plan was made for this kind of device");
+  Check(!sources.empty() && sources.back().checksums == nullptr, "the last source is a checkpoint");
+  const LoadPlan& plan = *sources.back().plan;
+  Check(plan.traits.kind == device.traits().kind, "the plan was made for this kind of device");
   // Buffers point to it, so it must not move any more.
   auto owned = std::make_unique<VramBudget::Reservation>(std::move(reservation));
-  const absl::StatusOr<ShardFiles> files = OpenShards(checkpoint, *plan);
-  if (!files.ok()) {
-    return files.status();
-  }
   absl::StatusOr<DeviceBuffer> slab =
-      DeviceBuffer::Allocate(device, *owned, Purpose::kWeights, plan->weights_bytes);
+      DeviceBuffer::Allocate(device, *owned, Purpose::kWeights, plan.weights_bytes);
   if (!slab.ok()) {
     return slab.status();
   }
-  absl::Status status =
-      FillSlab(device, checkpoint, *plan, *files, *owned, options, slab->span(), observer);
-  // A file that was changed explains both a load that went well and data that made no sense.
-  if (status.ok() || absl::IsDataLoss(status)) {
-    if (absl::Status changed = CheckAllUnchanged(checkpoint, *files); !changed.ok()) {
-      return changed;
+  {
+    const absl::StatusOr<StagingRing> ring = StagingRing::Allocate(
+        device, *owned, plan.staging_bytes, plan.scale_scratch_bytes, ShapeOf(plan, options));
+    if (!ring.ok()) {
+      return ring.status();
+    }
+    const Target target{device, *ring, slab->span()};
+    for (const LoadSource& source : sources) {
+      absl::Status status = LoadFrom(target, source, observer);
+      if (status.ok()) {
+        break;
+      }
+      // Of a source with checksums everything that its files do wrong is DATA_LOSS.
+      if (source.checksums == nullptr || !absl::IsDataLoss(status)) {
+        return status;
+      }
+      observer.OnFallback(status);
     }
   }
-  if (!status.ok()) {
-    return status;
-  }
   owned->Release(Purpose::kStaging);
-  return std::make_unique<Weights>(std::move(plan), std::move(owned), *std::move(slab));
+  return std::make_unique<Weights>(sources.back().plan, std::move(owned), *std::move(slab));
 }
 
 }  // namespace nibble

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <span>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -13,6 +14,7 @@
 #include "kernels/error_sums.h"
 #include "loader/checkpoint.h"
 #include "loader/load_plan.h"
+#include "loader/tile_checksums.h"
 #include "loader/vram_budget.h"
 #include "loader/weights.h"
 
@@ -42,6 +44,17 @@ class LoadObserver {
 
   // Asked before each tile. Once true, stays true.
   virtual bool cancelled() const = 0;
+
+  // A source is given up and the next one is begun: progress starts anew. On the thread of
+  // LoadWeights, while no reader runs.
+  virtual void OnFallback(const absl::Status& /*why*/) {}
+};
+
+// Files that a load can be made from.
+struct LoadSource {
+  const Checkpoint* checkpoint = nullptr;  // Directory and shards.
+  std::shared_ptr<const LoadPlan> plan;
+  const TileChecksums* checksums = nullptr;  // What is read must be; null: nobody knows.
 };
 
 struct LoaderOptions {
@@ -52,13 +65,17 @@ struct LoaderOptions {
 // Allocates all of the plan's peak under `reservation`, loads, and gives the staging back. On
 // failure everything allocated is freed; the reservation itself ends with the last owner.
 //
-// Requires: `plan` was made for `checkpoint` and this device's traits; `reservation` covers
-//   plan->peak().
+// Sources are tried in order, within the same allocations: one with checksums whose files are not
+// what they should be (missing, short, changed, another checksum) gives way to the next. The last
+// one is the checkpoint; the weights keep its plan.
+//
+// Requires: there is a source, and the last has no checksums; each plan was made for its checkpoint
+//   and this device's traits; all have one slab and one peak, and `reservation` covers it.
 // Errors: DATA_LOSS if a file is truncated or was changed since it was planned, or a source element
 //   is NaN or Inf (unless allowed), naming file, tensor and index; CANCELLED; RESOURCE_EXHAUSTED
 //   with reason DEVICE_MEMORY_TAKEN; INTERNAL if the device fails.
-absl::StatusOr<std::unique_ptr<Weights>> LoadWeights(Device& device, const Checkpoint& checkpoint,
-                                                     std::shared_ptr<const LoadPlan> plan,
+absl::StatusOr<std::unique_ptr<Weights>> LoadWeights(Device& device,
+                                                     std::span<const LoadSource> sources,
                                                      VramBudget::Reservation reservation,
                                                      const LoaderOptions& options,
                                                      LoadObserver& observer);

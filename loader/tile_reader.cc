@@ -223,8 +223,7 @@ absl::Status TileReader::Begin(const Tile& tile, InFlight& in_flight) {
           ? load_.device.HostView(target)
           : in_flight.slot.host.first(static_cast<size_t>(tile_bytes));
 
-  const ReadOnlyFile& file = *load_.files[static_cast<size_t>(place.shard_index)];
-  absl::Status status = file.Read(place.file_offset + tile_offset, host);
+  absl::Status status = Read(tile, host);
   if (!status.ok()) {
     return status;
   }
@@ -275,6 +274,17 @@ absl::Status TileReader::ReadF8(const Tile& tile, InFlight& in_flight) {
         *queue_, {.range = f8.range, .source = source, .scales = device_scales, .target = target});
   }
   return status.ok() ? QueueWork(tile, in_flight, target) : status;
+}
+
+absl::Status TileReader::Read(const Tile& tile, std::span<std::byte> target) const {
+  const PlanePlace& place = part(tile)[tile.plane];
+  const int64_t offset = tile.first * FileUnitBytes(tensor(tile), tile.plane);
+  const ReadOnlyFile& file = *load_.files[static_cast<size_t>(place.shard_index)];
+  absl::Status status = file.Read(place.file_offset + offset, target);
+  if (load_.checksums == nullptr) {
+    return status;
+  }
+  return status.ok() ? load_.checksums->Verify(tile, target) : AsCacheFailure(status);
 }
 
 absl::Status TileReader::QueueWork(const Tile& tile, const InFlight& in_flight, DeviceSpan target) {

@@ -20,6 +20,7 @@
 #include "loader/quantizing_loader.h"
 #include "loader/scale_scratch.h"
 #include "loader/staging_ring.h"
+#include "loader/tile_checksums.h"
 #include "loader/tile_list.h"
 
 namespace nibble {
@@ -82,6 +83,7 @@ class TileReader {
     Device& device;
     const LoadPlan& plan;
     const Checkpoint& checkpoint;
+    const TileChecksums* checksums;  // Of what is read, if they are known.
     const ShardFiles& files;
     DeviceSpan slab;
     const StagingRing& ring;
@@ -109,6 +111,7 @@ class TileReader {
 
   absl::Status Begin(const Tile& tile, InFlight& in_flight);
   absl::Status ReadF8(const Tile& tile, InFlight& in_flight);
+  absl::Status Read(const Tile& tile, std::span<std::byte> target) const;
   absl::Status QueueWork(const Tile& tile, const InFlight& in_flight, DeviceSpan target);
   absl::Status QueueQuantize(const Tile& tile, const InFlight& in_flight, DeviceSpan source);
   absl::Status QueueCheck(const Tile& tile, const InFlight& in_flight, DeviceSpan target);

@@ -182,9 +182,9 @@ absl::StatusOr<std::unique_ptr<Weights>> LoadQueue::CarryOut(
     return status;
   }
   EntryObserver observer(table_, entry);
-  absl::StatusOr<std::unique_ptr<Weights>> weights =
-      LoadWeights(device_, planned->checkpoint, planned->plan, *std::move(reservation),
-                  options_.loader, observer);
+  const LoadSource source{&planned->checkpoint, planned->plan};
+  absl::StatusOr<std::unique_ptr<Weights>> weights = LoadWeights(
+      device_, std::span(&source, 1), *std::move(reservation), options_.loader, observer);
   if (!weights.ok()) {
     // The device and the host do not know for whom they had no memory.
     return absl::IsResourceExhausted(weights.status())

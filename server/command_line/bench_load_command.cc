@@ -132,8 +132,9 @@ absl::StatusOr<absl::Duration> TimeLoad(const Subject& subject, const InterruptG
   LoaderOptions loader;
   loader.reader_count = subject.reader_count;
   const absl::Time start = absl::Now();
+  const LoadSource source{&subject.checkpoint, subject.plan};
   const absl::StatusOr<std::unique_ptr<Weights>> weights = LoadWeights(
-      *subject.device, subject.checkpoint, subject.plan, *std::move(reservation), loader, observer);
+      *subject.device, std::span(&source, 1), *std::move(reservation), loader, observer);
   const absl::Duration time = absl::Now() - start;
   if (!weights.ok()) {
     return weights.status();

@@ -54,8 +54,8 @@ inline absl::StatusOr<std::unique_ptr<Weights>> LoadForTest(Device& device, Vram
   }
   LoaderOptions options;
   options.reader_count = reader_count;
-  return LoadWeights(device, checkpoint, std::move(plan), *std::move(reservation), options,
-                     observer);
+  const LoadSource source{&checkpoint, std::move(plan)};
+  return LoadWeights(device, std::span(&source, 1), *std::move(reservation), options, observer);
 }
 
 // What a part of a loaded tensor should hold, by the reference: its planes, and the mean of its
