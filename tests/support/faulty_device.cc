@@ -52,8 +52,9 @@ class FaultyQueue final : public Queue {
     return entered.ok() ? queue_->Record(static_cast<FaultyEvent&>(event).wrapped()) : entered;
   }
   absl::Status Synchronize() override {
-    absl::Status entered = device_.Enter("Synchronize");
-    return entered.ok() ? queue_->Synchronize() : entered;
+    absl::Status status = device_.Enter("Synchronize");
+    status.Update(queue_->Synchronize());
+    return status;
   }
 
   Queue& wrapped() { return *queue_; }

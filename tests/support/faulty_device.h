@@ -25,8 +25,9 @@ namespace nibble {
 
 // Passes every call on to another device, but for the one chosen by FailCall(), which does nothing
 // and returns an error: RESOURCE_EXHAUSTED with reason DEVICE_MEMORY_TAKEN from Allocate,
-// RESOURCE_EXHAUSTED from AllocateHost, INTERNAL from the rest. What gives back (Free, FreeHost,
-// the destructors) never fails and is not counted.
+// RESOURCE_EXHAUSTED from AllocateHost, INTERNAL from the rest. (Synchronize waits all the same:
+// what was queued must be over when its queue ends.) What gives back (Free, FreeHost, the
+// destructors) never fails and is not counted.
 //
 // Thread-safe as a device is. The device it wraps must outlive it.
 class FaultyDevice final : public Device {
