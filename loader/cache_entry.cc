@@ -6,14 +6,11 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
-#include "loader/checksum.h"
+#include "loader/file_rest.h"
 #include "loader/printable.h"
 
 namespace nibble {
 namespace {
-
-// How much of a file that is in no tile is read at once.
-constexpr int64_t kReadBytes = 1_MiB;
 
 absl::Status ManifestFailure(absl::string_view message) {
   return CacheFailure(kCacheManifestBroken, absl::StrCat(kManifestFileName, ": ", message));
@@ -45,22 +42,6 @@ absl::StatusOr<CacheManifest> ReadManifest(const CheckpointDirectory& directory)
   return manifest;
 }
 
-// Adds the file's bytes from `begin` to `end` to the digest.
-absl::Status AddToDigest(const ReadOnlyFile& file, int64_t begin, int64_t end,
-                         DigestStream& digest) {
-  std::vector<std::byte> buffer(static_cast<size_t>(std::min(end - begin, kReadBytes)));
-  while (begin < end) {
-    const auto bytes =
-        std::span(buffer).first(static_cast<size_t>(std::min(end - begin, kReadBytes)));
-    if (absl::Status status = file.Read(begin, bytes); !status.ok()) {
-      return status;
-    }
-    digest.Add(bytes);
-    begin += std::ssize(bytes);
-  }
-  return absl::OkStatus();
-}
-
 // Checks size and digest of a file; `ranges` are the planes in it.
 absl::StatusOr<Shard> OpenFile(const CheckpointDirectory& directory,
                                const CacheManifest::File& expected,
@@ -77,21 +58,14 @@ absl::StatusOr<Shard> OpenFile(const CheckpointDirectory& directory,
     return CacheFailure(kCacheFileSize, absl::StrCat(expected.name, ": expected ", expected.bytes,
                                                      " bytes, found ", identity->bytes));
   }
-  DigestStream digest;
-  int64_t begin = 0;
-  absl::Status status;
-  for (size_t index = 0; index <= ranges.size() && status.ok(); ++index) {
-    const bool is_end = index == ranges.size();
-    status = AddToDigest(**file, begin, is_end ? expected.bytes : ranges[index].offset, digest);
-    begin = is_end ? begin : ranges[index].offset + ranges[index].bytes;
+  const absl::StatusOr<std::string> found = DigestRest(**file, expected.bytes, ranges);
+  if (!found.ok()) {
+    return AsCacheFailure(found.status());
   }
-  if (!status.ok()) {
-    return AsCacheFailure(status);
-  }
-  if (const std::string found = digest.hex(); found != expected.rest_digest) {
+  if (*found != expected.rest_digest) {
     return CacheFailure(kCacheChecksum,
                         absl::StrCat(expected.name, ": expected the digest ", expected.rest_digest,
-                                     " of what is beside its planes, found ", found));
+                                     " of what is beside its planes, found ", *found));
   }
   return Shard{.file_name = expected.name, .identity = *identity};
 }
