@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <ctime>
 #include <filesystem>
 #include <system_error>
 
@@ -38,6 +39,17 @@ bool IsPartialName(absl::string_view name) {
 // which then reads the source.
 bool TryFlock(int fd, int operation) {
   return flock(fd, operation | LOCK_NB) == 0 || errno != EWOULDBLOCK;
+}
+
+// Sets the time by which evictions go. Not possible where entries are only read, nor needed there.
+void MarkAsUsed(int manifest) {
+  timespec times[2] = {{.tv_sec = 0, .tv_nsec = UTIME_OMIT}, {}};
+  // What a file system takes for now may be some milliseconds ago, before an entry was written.
+  clock_gettime(CLOCK_REALTIME, &times[1]);
+  if (futimens(manifest, times) != 0) {
+    times[1].tv_nsec = UTIME_NOW;  // All that is allowed to whoever is not the owner.
+    static_cast<void>(futimens(manifest, times));
+  }
 }
 
 int64_t FreeBytes(int directory) {
@@ -84,10 +96,7 @@ absl::StatusOr<HeldEntry> QuantizedCache::Find(const CacheKey& key, const LoadPl
     return entry.status();
   }
   held.entry = *std::move(entry);
-  // The order of evictions goes by it. Not possible in a directory that is only read, nor needed.
-  const timespec times[2] = {{.tv_sec = 0, .tv_nsec = UTIME_OMIT},
-                             {.tv_sec = 0, .tv_nsec = UTIME_NOW}};
-  static_cast<void>(futimens(held.hold.get(), times));
+  MarkAsUsed(held.hold.get());
   return held;
 }
 

@@ -59,6 +59,19 @@ v1::ModelState StateMessage(ModelState state) {
   return v1::MODEL_STATE_UNSPECIFIED;
 }
 
+v1::LoadedFrom LoadedFromMessage(const ModelInfo& info) {
+  if (info.state != ModelState::kReady && info.state != ModelState::kDraining) {
+    return v1::LOADED_FROM_UNSPECIFIED;
+  }
+  return info.from_cache ? v1::LOADED_FROM_CACHE : v1::LOADED_FROM_SOURCE;
+}
+
+std::string FailureText(const absl::Status& failure) {
+  return failure.ok() ? ""
+                      : PrintableText(failure.ToString(absl::StatusToStringMode::kWithNoExtraData),
+                                      kFailureBytesMax);
+}
+
 v1::PlannedTensor TensorMessage(const PlannedTensor& tensor) {
   v1::PlannedTensor message;
   message.set_name(tensor.name);
@@ -215,10 +228,10 @@ v1::Model ModelMessage(const ModelInfo& info, absl::string_view device) {
   }
   message.set_peak_bytes(Wire(info.peak_bytes));
   message.set_load_seconds(absl::ToDoubleSeconds(info.load_duration));
-  if (!info.failure.ok()) {
-    message.set_failure(PrintableText(
-        info.failure.ToString(absl::StatusToStringMode::kWithNoExtraData), kFailureBytesMax));
-  }
+  message.set_failure(FailureText(info.failure));
+  message.set_loaded_from(LoadedFromMessage(info));
+  message.set_cache_fallback(FailureText(info.cache_fallback));
+  message.set_read_bytes(Wire(info.read_bytes));
   if (info.last_used > absl::UnixEpoch() && info.last_used < absl::InfiniteFuture()) {
     message.mutable_last_used()->set_seconds(absl::ToUnixSeconds(info.last_used));
     message.mutable_last_used()->set_nanos(
@@ -244,6 +257,8 @@ v1::LoadReport ReportMessage(const ModelInfo& info) {
   AddTotals(*info.plan, message);
   message.set_quantized_ratio(info.plan->quantized_ratio());
   message.mutable_warnings()->Add(info.plan->warnings.begin(), info.plan->warnings.end());
+  message.set_loaded_from(LoadedFromMessage(info));
+  message.set_cache_fallback(FailureText(info.cache_fallback));
   return message;
 }
 

@@ -179,6 +179,8 @@ absl::StatusOr<CheckedOptions> CheckOptions(const DaemonOptions& options) {
   CheckedOptions checked;
   checked.registry.model_roots = *std::move(roots);
   checked.registry.staging_bytes = options.staging_bytes;
+  checked.registry.cache_directory = options.cache_dir;
+  checked.registry.cache_limit = options.cache_limit;
   checked.registry.max_loads = options.max_loads;
   checked.registry.loader.reader_count = options.reader_threads;
   checked.export_roots = *std::move(export_roots);

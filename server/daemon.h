@@ -31,6 +31,8 @@ struct DaemonOptions {
   std::string listen = "127.0.0.1:50051";      // gRPC. Port 0: any free one, see port files.
   std::string http_listen = "127.0.0.1:8080";  // "off": no HTTP.
   bool insecure = false;  // Allows a listen address that others can reach, without TLS.
+  std::string cache_dir;  // Of the quantized cache; empty: there is none.
+  CacheLimit cache_limit;
   int max_loads = 2;
   int reader_threads = 0;      // 0: as many as suit the device.
   int max_connections = 1024;  // Of both protocols together.

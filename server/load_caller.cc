@@ -1,5 +1,6 @@
 #include "server/load_caller.h"
 
+#include <algorithm>
 #include <chrono>
 
 namespace nibble {
@@ -14,16 +15,18 @@ int64_t SteadyNs() {
       .count();
 }
 
-void Raise(std::atomic<int64_t>& value, int64_t candidate) {
+// Returns by how much it was raised.
+int64_t Raise(std::atomic<int64_t>& value, int64_t candidate) {
   int64_t seen = value.load(std::memory_order_relaxed);
   while (seen < candidate && !value.compare_exchange_weak(seen, candidate)) {
   }
+  return std::max<int64_t>(candidate - seen, 0);
 }
 
 }  // namespace
 
 bool LoadMeter::Update(const LoadProgress& progress) {
-  Raise(read_bytes_, progress.read_bytes);
+  total_read_bytes_ += Raise(read_bytes_, progress.read_bytes);
   Raise(source_bytes_, progress.source_bytes);
   Raise(tensors_done_, progress.tensors_done);
   Raise(tensors_total_, progress.tensors_total);
@@ -32,6 +35,13 @@ bool LoadMeter::Update(const LoadProgress& progress) {
   // Of several readers at once, the one that sets the time is the one that tells.
   return now_ns - heard_ns >= kProgressIntervalNs &&
          heard_ns_.compare_exchange_strong(heard_ns, now_ns);
+}
+
+void LoadMeter::Restart(const LoadProgress& progress) {
+  read_bytes_ = progress.read_bytes;
+  source_bytes_ = progress.source_bytes;
+  tensors_done_ = progress.tensors_done;
+  tensors_total_ = progress.tensors_total;
 }
 
 LoadProgress LoadMeter::Read() const {
@@ -46,6 +56,9 @@ void LoadCaller::HearPlan(const PlanAnswer& plan) {
 }
 
 void LoadCaller::HearProgress(const LoadProgress& progress) {
+  if (progress.source_bytes != heard_.source_bytes) {
+    heard_ = {};
+  }
   const bool grown = progress.read_bytes > heard_.read_bytes ||
                      progress.tensors_done > heard_.tensors_done ||
                      progress.source_bytes > heard_.source_bytes;

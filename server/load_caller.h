@@ -19,9 +19,18 @@ class LoadMeter {
   // Returns: true if listeners should hear of it, which is at most every 50 ms.
   bool Update(const LoadProgress& progress);
 
+  // Begins anew, from another source.
+  //
+  // Requires: nobody calls Update() meanwhile.
+  void Restart(const LoadProgress& progress);
+
   LoadProgress Read() const;
 
+  // All that was read, of each source.
+  int64_t total_read_bytes() const { return total_read_bytes_; }
+
  private:
+  std::atomic<int64_t> total_read_bytes_ = 0;
   std::atomic<int64_t> read_bytes_ = 0;
   std::atomic<int64_t> source_bytes_ = 0;
   std::atomic<int64_t> tensors_done_ = 0;
@@ -29,8 +38,9 @@ class LoadMeter {
   std::atomic<int64_t> heard_ns_ = 0;  // Of the steady clock.
 };
 
-// Passes a load's events on to one listener: the plan, then progress that grows, then the result,
-// then nothing. All but Leave() belong to one thread.
+// Passes a load's events on to one listener: the plan, then progress that grows (with another
+// source, which shows by its size, from the start again), then the result, then nothing. All but
+// Leave() belong to one thread.
 class LoadCaller {
  public:
   // `listener` may be null: nobody listens.

@@ -11,10 +11,20 @@
 namespace nibble {
 namespace {
 
+LoadProgress StartOf(const LoadPlan& plan) {
+  LoadProgress progress;
+  progress.source_bytes = plan.source_bytes;
+  progress.tensors_total = std::count_if(plan.tensors.begin(), plan.tensors.end(),
+                                         [](const PlannedTensor& tensor) { return tensor.loaded; });
+  return progress;
+}
+
 // Hears the loader on behalf of one entry.
 class EntryObserver final : public LoadObserver {
  public:
-  EntryObserver(ModelTable& table, EntryPointer entry) : table_(table), entry_(std::move(entry)) {}
+  // `source_plan` is what is left when the cache's entry is given up.
+  EntryObserver(ModelTable& table, EntryPointer entry, const LoadPlan& source_plan)
+      : table_(table), entry_(std::move(entry)), source_plan_(source_plan) {}
 
   void OnProgress(const LoadProgress& progress) override {
     if (entry_->meter.Update(progress)) {
@@ -30,18 +40,19 @@ class EntryObserver final : public LoadObserver {
 
   bool cancelled() const override { return entry_->cancelled; }
 
+  void OnFallback(const absl::Status& why) override {
+    fallback_ = why;
+    entry_->meter.Restart(StartOf(source_plan_));
+  }
+
+  const absl::Status& fallback() const { return fallback_; }
+
  private:
   ModelTable& table_;
   const EntryPointer entry_;
+  const LoadPlan& source_plan_;
+  absl::Status fallback_;
 };
-
-LoadProgress StartOf(const LoadPlan& plan) {
-  LoadProgress progress;
-  progress.source_bytes = plan.source_bytes;
-  progress.tensors_total = std::count_if(plan.tensors.begin(), plan.tensors.end(),
-                                         [](const PlannedTensor& tensor) { return tensor.loaded; });
-  return progress;
-}
 
 // `status` with the model's name before its message; code and details stay.
 absl::Status About(const std::string& model, const absl::Status& status) {
@@ -88,9 +99,9 @@ PlanAnswer Compare(std::shared_ptr<const LoadPlan> plan, const LedgerSnapshot& l
   return answer;
 }
 
-LoadQueue::LoadQueue(ModelTable& table, Device& device, VramBudget& budget,
+LoadQueue::LoadQueue(ModelTable& table, Device& device, VramBudget& budget, LoadCache& cache,
                      const RegistryOptions& options)
-    : table_(table), device_(device), budget_(budget), options_(options) {
+    : table_(table), device_(device), budget_(budget), cache_(cache), options_(options) {
   for (int i = 0; i < options.max_loads; ++i) {
     threads_.emplace_back([this] { Run(); });
   }
@@ -181,10 +192,8 @@ absl::StatusOr<std::unique_ptr<Weights>> LoadQueue::CarryOut(
   if (absl::Status status = CheckDeviceHasRoom(*entry, *planned->plan); !status.ok()) {
     return status;
   }
-  EntryObserver observer(table_, entry);
-  const LoadSource source{&planned->checkpoint, planned->plan};
-  absl::StatusOr<std::unique_ptr<Weights>> weights = LoadWeights(
-      device_, std::span(&source, 1), *std::move(reservation), options_.loader, observer);
+  absl::StatusOr<std::unique_ptr<Weights>> weights =
+      LoadFromEither(entry, *planned, *std::move(reservation));
   if (!weights.ok()) {
     // The device and the host do not know for whom they had no memory.
     return absl::IsResourceExhausted(weights.status())
@@ -197,6 +206,37 @@ absl::StatusOr<std::unique_ptr<Weights>> LoadQueue::CarryOut(
   origin->config_json = std::move(planned->checkpoint.config_json);
   MutexLock lock(table_.mutex());
   entry->origin = std::move(origin);
+  return weights;
+}
+
+// From the cache's entry of this load, if there is one, else from the source.
+absl::StatusOr<std::unique_ptr<Weights>> LoadQueue::LoadFromEither(
+    const EntryPointer& entry, const PlannedCheckpoint& planned,
+    VramBudget::Reservation reservation) {
+  const LoadCache::Lookup lookup = cache_.Find(planned.checkpoint, *planned.plan);
+  std::vector<LoadSource> sources;
+  if (lookup.held.has_value()) {
+    const CacheEntry& cached = lookup.held->entry;
+    sources.push_back({&cached.checkpoint, cached.plan, cached.checksums.get()});
+    entry->meter.Restart(StartOf(*cached.plan));
+  }
+  sources.push_back({&planned.checkpoint, planned.plan});
+  EntryObserver observer(table_, entry, *planned.plan);
+  absl::StatusOr<std::unique_ptr<Weights>> weights =
+      LoadWeights(device_, sources, std::move(reservation), options_.loader, observer);
+  const absl::Status& fallback = lookup.failure.ok() ? observer.fallback() : lookup.failure;
+  const bool from_cache = lookup.held.has_value() && fallback.ok();
+  {
+    MutexLock lock(table_.mutex());
+    entry->from_cache = weights.ok() && from_cache;
+    entry->cache_fallback = fallback;
+    if (!from_cache) {
+      entry->cache_key = lookup.key;
+    }
+  }
+  if (weights.ok()) {
+    cache_.TellOutcome(*entry, lookup, fallback);
+  }
   return weights;
 }
 
@@ -244,17 +284,21 @@ absl::Status LoadQueue::CheckDeviceHasRoom(const ModelEntry& entry, const LoadPl
 
 void LoadQueue::Finish(const EntryPointer& entry,
                        absl::StatusOr<std::unique_ptr<Weights>> weights) {
-  absl::Status status = weights.status();
+  bool is_ready = false;
   {
     MutexLock lock(table_.mutex());
-    if (!entry->cancelled) {
-      if (status.ok()) {
-        table_.BecomeReady(entry, *std::move(weights));
-      } else {
-        table_.Fail(entry, status);
-      }
+    if (!entry->cancelled && !weights.ok()) {
+      table_.Fail(entry, weights.status());
       return;
     }
+    is_ready = !entry->cancelled;
+    if (is_ready) {
+      table_.BecomeReady(entry, *std::move(weights));
+    }
+  }
+  if (is_ready) {
+    cache_.Write(entry);
+    return;
   }
   weights = absl::CancelledError("");  // Frees what came too late, before its end is told.
   MutexLock lock(table_.mutex());

@@ -10,6 +10,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
 #include "kernels/mutex.h"
+#include "server/load_cache.h"
 #include "server/model_table.h"
 
 namespace nibble {
@@ -31,7 +32,8 @@ PlanAnswer Compare(std::shared_ptr<const LoadPlan> plan, const LedgerSnapshot& l
 // Loads begin in the order in which they were pushed.
 class LoadQueue {
  public:
-  LoadQueue(ModelTable& table, Device& device, VramBudget& budget, const RegistryOptions& options);
+  LoadQueue(ModelTable& table, Device& device, VramBudget& budget, LoadCache& cache,
+            const RegistryOptions& options);
   ~LoadQueue();  // Stops.
 
   // As many loads wait as may, counting none that an idle thread is about to take.
@@ -54,6 +56,9 @@ class LoadQueue {
   void Run();
   absl::StatusOr<std::unique_ptr<Weights>> CarryOut(
       const EntryPointer& entry, std::shared_ptr<const CheckpointDirectory> directory);
+  absl::StatusOr<std::unique_ptr<Weights>> LoadFromEither(const EntryPointer& entry,
+                                                          const PlannedCheckpoint& planned,
+                                                          VramBudget::Reservation reservation);
   absl::StatusOr<VramBudget::Reservation> Begin(const EntryPointer& entry,
                                                 const std::shared_ptr<const LoadPlan>& plan);
   absl::Status CheckDeviceHasRoom(const ModelEntry& entry, const LoadPlan& plan);
@@ -63,6 +68,7 @@ class LoadQueue {
   ModelTable& table_;
   Device& device_;
   VramBudget& budget_;
+  LoadCache& cache_;
   const RegistryOptions& options_;
   CondVar pushed_;
   std::deque<EntryPointer> waiting_ ABSL_GUARDED_BY(table_.mutex());

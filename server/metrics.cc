@@ -1,10 +1,11 @@
 #include "server/metrics.h"
 
-#include <prometheus/gauge.h>
 #include <prometheus/text_serializer.h>
 
 #include <utility>
 
+#include "kernels/error_details.h"
+#include "loader/tile_checksums.h"
 #include "server/snapshot_metrics.h"
 
 namespace nibble {
@@ -21,6 +22,16 @@ const prometheus::Histogram::BucketBoundaries& LoadSeconds() {
 prometheus::Family<prometheus::Counter>& CounterFamily(prometheus::Registry& registry,
                                                        const char* name, const char* help) {
   return prometheus::BuildCounter().Name(name).Help(help).Register(registry);
+}
+
+prometheus::Gauge& GaugeFamily(prometheus::Registry& registry, const char* name, const char* help) {
+  return prometheus::BuildGauge().Name(name).Help(help).Register(registry).Add({});
+}
+
+// Why something was not to be had, in one word.
+std::string ReasonOf(const absl::Status& why) {
+  const std::string reason = DetailsOf(why).reason;
+  return reason.empty() ? absl::StatusCodeToString(why.code()) : reason;
 }
 
 prometheus::MetricFamily ConnectionFamily(const char* name, const char* help,
@@ -68,11 +79,35 @@ Metrics::Metrics(const std::string& version, const std::string& cuda)
                               "Loads refused because a limit was reached, by reason")),
       read_bytes_(CounterFamily(registry_, "nibble_checkpoint_read_bytes_total",
                                 "Tensor data read from checkpoints")
-                      .Add({})) {
+                      .Add({})),
+      cache_hits_(CounterFamily(registry_, "nibble_cache_hits_total",
+                                "Loads from an entry of the quantized cache")
+                      .Add({})),
+      cache_misses_(CounterFamily(registry_, "nibble_cache_misses_total",
+                                  "Loads from the source because the cache had no entry")
+                        .Add({})),
+      cache_written_bytes_(CounterFamily(registry_, "nibble_cache_written_bytes_total",
+                                         "Bytes of the cache entries written by this daemon")
+                               .Add({})),
+      cache_evictions_(CounterFamily(registry_, "nibble_cache_evictions_total",
+                                     "Cache entries removed to make room")
+                           .Add({})),
+      cache_fallbacks_(CounterFamily(registry_, "nibble_cache_fallbacks_total",
+                                     "Loads from the source because the cache's entry could not "
+                                     "be used, by reason")),
+      cache_write_failures_(CounterFamily(registry_, "nibble_cache_write_failures_total",
+                                          "Cache entries that were not written, by reason")),
+      cache_entries_(GaugeFamily(registry_, "nibble_cache_entries",
+                                 "Cache entries when this daemon last looked")),
+      cache_entries_bytes_(GaugeFamily(registry_, "nibble_cache_entries_bytes",
+                                       "Bytes of the cache's entries when this daemon last "
+                                       "looked")) {
   // Series that are there from the start let an alert see the first increase.
   loads_.Add({{"code", "OK"}});
   refusals_.Add({{"reason", "BUDGET_EXCEEDED"}});
   refusals_.Add({{"reason", "DEVICE_MEMORY_TAKEN"}});
+  cache_fallbacks_.Add({{"reason", std::string(kCacheChecksum)}});
+  cache_write_failures_.Add({{"reason", "DISK_FULL"}});
   CounterFamily(registry_, "nibble_evictions_total", "Models unloaded to make room, by reason")
       .Add({{"reason", "idle"}});
   prometheus::BuildGauge()
@@ -117,6 +152,34 @@ void Metrics::OnRefused(absl::string_view reason) {
 }
 
 void Metrics::OnDeviceBroken(const absl::Status&) {}
+
+void Metrics::OnCache(const CacheEvent& event) {
+  switch (event.kind) {
+    case CacheEvent::Kind::kOff:
+    case CacheEvent::Kind::kReadOnly:
+      return;
+    case CacheEvent::Kind::kHit:
+      cache_hits_.Increment();
+      return;
+    case CacheEvent::Kind::kMiss:
+      cache_misses_.Increment();
+      return;
+    case CacheEvent::Kind::kFallback:
+      cache_fallbacks_.Add({{"reason", ReasonOf(event.why)}}).Increment();
+      return;
+    case CacheEvent::Kind::kNotWritten:
+      cache_write_failures_.Add({{"reason", ReasonOf(event.why)}}).Increment();
+      break;
+    case CacheEvent::Kind::kWritten:
+      cache_written_bytes_.Increment(static_cast<double>(event.written_bytes));
+      break;
+    case CacheEvent::Kind::kOpened:
+      break;
+  }
+  cache_evictions_.Increment(static_cast<double>(event.evicted_count));
+  cache_entries_.Set(static_cast<double>(event.usage.entry_count));
+  cache_entries_bytes_.Set(static_cast<double>(event.usage.bytes));
+}
 
 std::string Metrics::Render(const StateSnapshot& snapshot, const MemorySample& sample,
                             const std::vector<Listener::ProtocolCounts>& connections) const {

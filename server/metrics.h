@@ -5,6 +5,7 @@
 
 #include <prometheus/counter.h>
 #include <prometheus/family.h>
+#include <prometheus/gauge.h>
 #include <prometheus/histogram.h>
 #include <prometheus/registry.h>
 
@@ -32,6 +33,7 @@ class Metrics final : public RegistryObserver {
   void OnLoadFinished(const ModelInfo& model, const absl::Status& status) override;
   void OnRefused(absl::string_view reason) override;
   void OnDeviceBroken(const absl::Status& health) override;
+  void OnCache(const CacheEvent& event) override;
 
   // All metrics in Prometheus' text format, version 0.0.4.
   std::string Render(const StateSnapshot& snapshot, const MemorySample& sample,
@@ -44,6 +46,14 @@ class Metrics final : public RegistryObserver {
   prometheus::Family<prometheus::Counter>& quantized_elements_;
   prometheus::Family<prometheus::Counter>& refusals_;
   prometheus::Counter& read_bytes_;
+  prometheus::Counter& cache_hits_;
+  prometheus::Counter& cache_misses_;
+  prometheus::Counter& cache_written_bytes_;
+  prometheus::Counter& cache_evictions_;
+  prometheus::Family<prometheus::Counter>& cache_fallbacks_;
+  prometheus::Family<prometheus::Counter>& cache_write_failures_;
+  prometheus::Gauge& cache_entries_;
+  prometheus::Gauge& cache_entries_bytes_;
 
   Mutex mutex_;
   std::unordered_map<std::string, absl::Time> load_starts_ ABSL_GUARDED_BY(mutex_);  // By model.

@@ -59,6 +59,9 @@ ModelInfo Describe(const ModelEntry& entry) {
   info.plan = entry.plan == nullptr ? nullptr : entry.plan->plan;
   info.errors = entry.state == ModelState::kReady ? entry.errors : nullptr;
   info.peak_bytes = entry.peak_bytes;
+  info.from_cache = entry.from_cache;
+  info.cache_fallback = entry.cache_fallback;
+  info.read_bytes = entry.meter.total_read_bytes();
   info.load_duration = entry.load_duration;
   if (entry.state == ModelState::kFailed) {
     info.failure = entry.failure;

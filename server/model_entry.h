@@ -7,12 +7,14 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "loader/cache_key.h"
 #include "loader/checkpoint_directory.h"
 #include "loader/weights.h"
 #include "server/load_caller.h"
@@ -34,7 +36,7 @@ struct ModelEntry {
 
   // Own synchronization.
   LoadMeter meter;
-  std::atomic<bool> cancelled = false;           // The load is to stop.
+  std::atomic<bool> cancelled = false;           // The load is to stop, or the model to go.
   std::atomic<bool> requests_cancelled = false;  // So are those that hold handles.
 
   // Touched by the announcing thread alone.
@@ -50,6 +52,9 @@ struct ModelEntry {
   std::shared_ptr<const TensorErrors> errors;  // With error_stats, once loaded.
   std::unique_ptr<Weights> weights;            // Of kReady, and of kDraining until they are freed.
   std::unique_ptr<const CheckpointOrigin> origin;  // Of kReady, from then on.
+  std::optional<CacheKey> cache_key;               // Under which it is to be cached, once kReady.
+  bool from_cache = false;
+  absl::Status cache_fallback;  // Why its cache entry could not be used, if there was one.
   int64_t peak_bytes = 0;
   SteadyTime loading_since;
   absl::Duration load_duration;

@@ -7,6 +7,7 @@
 #include "kernels/error_details.h"
 #include "loader/printable.h"
 #include "server/host_memory.h"
+#include "server/load_cache.h"
 #include "server/load_queue.h"
 #include "server/model_table.h"
 #include "server/unloader.h"
@@ -94,7 +95,8 @@ class ModelRegistry::State {
         device(device),
         budget(budget),
         table(budget, observer),
-        loads(table, device, budget, this->options),
+        cache(table, device, this->options),
+        loads(table, device, budget, cache, this->options),
         unloader(table, device),
         plans(kPlansWaitingMax) {}
 
@@ -110,6 +112,7 @@ class ModelRegistry::State {
   VramBudget& budget;
   ModelTable table;
   Phase phase ABSL_GUARDED_BY(table.mutex()) = Phase::kRunning;
+  LoadCache cache;
   LoadQueue loads;
   Unloader unloader;
   TaskThread plans;
@@ -311,6 +314,7 @@ void ModelRegistry::Shutdown(absl::Duration drain_timeout) {
     return;
   }
   state.loads.Stop();
+  state.cache.Stop();
   state.unloader.Stop();
   state.plans.Stop();
   state.table.Stop();

@@ -18,6 +18,7 @@
 #include "loader/export_checkpoint.h"
 #include "loader/load_plan.h"
 #include "loader/load_spec.h"
+#include "loader/quantized_cache.h"
 #include "loader/quantizing_loader.h"
 #include "loader/vram_budget.h"
 
@@ -61,6 +62,9 @@ struct ModelInfo {
   std::shared_ptr<const LoadPlan> plan;  // Null until it is planned. Of kFailed: totals alone.
   std::shared_ptr<const TensorErrors> errors;  // Of the plan's tensors; null if not measured.
   int64_t peak_bytes = 0;                      // Measured by the ledger, once loaded.
+  bool from_cache = false;                     // Loaded from an entry of the quantized cache.
+  absl::Status cache_fallback;                 // Why the entry that there was could not be used.
+  int64_t read_bytes = 0;                      // Tensor data, of every source that was tried.
   absl::Duration load_duration;                // From the start of LOADING, once loaded.
   absl::Status failure;                        // Of kFailed.
   bool pinned = false;
@@ -78,11 +82,33 @@ struct StateSnapshot {
 
 inline constexpr int kFailedModelsMax = 64;
 
+// What happened at the quantized cache.
+struct CacheEvent {
+  enum class Kind {
+    kOpened,      // `usage` says what was there.
+    kOff,         // There is none: `why`.
+    kReadOnly,    // Entries are read, none is written: `why`.
+    kHit,         // A model was loaded from its entry.
+    kMiss,        // It had none, and was loaded from its source.
+    kFallback,    // It had one that could not be used, and was loaded from its source: `why`.
+    kWritten,     // Its entry was written.
+    kNotWritten,  // It was not: `why`; CANCELLED if the model was unloaded meanwhile.
+  };
+
+  Kind kind = Kind::kMiss;
+  std::string model;  // Empty for the first three.
+  absl::Status why;
+  int64_t written_bytes = 0;
+  int64_t evicted_count = 0;  // Entries that made room.
+  CacheUsage usage;           // Of kOpened, kWritten and kNotWritten.
+};
+
 // Follows one load for one caller: the plan, then progress that grows (at most every 50 ms, and
-// once more at the end), then the result. Whatever happens in the registry is told on one thread of
-// its own, in the order in which it happened, without locks held and never from within a call to
-// the registry; so the calls here must return at once, and may call anything of the registry but
-// Shutdown and its destructor. After OnDone nothing more is called.
+// once more at the end; it starts anew where a cache entry had to be given up), then the result.
+// Whatever happens in the registry is told on one thread of its own, in the order in which it
+// happened, without locks held and never from within a call to the registry; so the calls here must
+// return at once, and may call anything of the registry but Shutdown and its destructor. After
+// OnDone nothing more is called.
 class LoadListener {
  public:
   virtual ~LoadListener() = default;
@@ -107,6 +133,7 @@ class RegistryObserver {
 
   // At most once: after a load that failed, an unload, or CheckDevice().
   virtual void OnDeviceBroken(const absl::Status& health) = 0;
+  virtual void OnCache(const CacheEvent& /*event*/) {}
 };
 
 // Keeps a model's weights on the device while it lives; unloading waits for it. Move-only; belongs
@@ -140,6 +167,8 @@ struct RegistryOptions {
   int max_loads = 2;          // That run at a time; at least 1. Each is a thread.
   int max_queued_loads = 64;  // More are RESOURCE_EXHAUSTED.
   LoaderOptions loader;
+  std::string cache_directory;  // Empty: no quantized cache.
+  CacheLimit cache_limit;
 };
 
 // Owns the models and the threads that load and unload them. Thread-safe.

@@ -216,16 +216,22 @@ ModelTable::Seat ModelTable::Leave(ModelRegistry::Ticket ticket) {
 }
 
 void ModelTable::TakeLease(ModelEntry& entry) {
-  ++entry.lease_count;
+  Hold(entry);
   entry.last_used = absl::Now();
   budget_.Touch();
 }
 
 void ModelTable::ReturnLease(ModelEntry& entry) {
-  Check(entry.lease_count > 0, "a handle is returned once");
-  --entry.lease_count;
   entry.last_used = absl::Now();
   budget_.Touch();
+  LetGo(entry);
+}
+
+void ModelTable::Hold(ModelEntry& entry) { ++entry.lease_count; }
+
+void ModelTable::LetGo(ModelEntry& entry) {
+  Check(entry.lease_count > 0, "a handle is returned once");
+  --entry.lease_count;
   if (entry.lease_count == 0 && entry.state == ModelState::kDraining) {
     changed_.SignalAll();
   }
@@ -265,9 +271,10 @@ void ModelTable::TellProgress(const EntryPointer& entry) {
 
 void ModelTable::HearProgress(ModelEntry& entry, const Callers& callers) {
   const LoadProgress progress = entry.meter.Read();
-  const int64_t new_bytes = progress.read_bytes - entry.announced_bytes;
+  const int64_t read_bytes = entry.meter.total_read_bytes();
+  const int64_t new_bytes = read_bytes - entry.announced_bytes;
   if (new_bytes > 0) {
-    entry.announced_bytes = progress.read_bytes;
+    entry.announced_bytes = read_bytes;
     observer_.OnRead(new_bytes);
   }
   for (const auto& caller : callers) {
@@ -285,6 +292,10 @@ void ModelTable::TellIfBroken(const Device& device) {
     return;
   }
   announcer_.Post([this, health = std::move(health)] { observer_.OnDeviceBroken(health); });
+}
+
+void ModelTable::TellCache(CacheEvent event) {
+  announcer_.Post([this, event = std::move(event)] { observer_.OnCache(event); });
 }
 
 void ModelTable::Answer(std::function<void()> answer) {

@@ -81,6 +81,10 @@ class ModelTable {
   void TakeLease(ModelEntry& entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void ReturnLease(ModelEntry& entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
+  // The same for the registry's own work, which is no use of the model.
+  void Hold(ModelEntry& entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void LetGo(ModelEntry& entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
   std::shared_ptr<const StateSnapshot> Snapshot() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   // Tells what is no change of an entry. With or without the mutex.
@@ -90,6 +94,7 @@ class ModelTable {
   // For whoever made a call of the device that failed, or that cannot say so: tells, once, if the
   // device is broken for good.
   void TellIfBroken(const Device& device);
+  void TellCache(CacheEvent event);
 
   // Calls `answer` on the announcing thread, or on this one if that has ended.
   //

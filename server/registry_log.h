@@ -19,6 +19,7 @@ class RegistryLog final : public RegistryObserver {
   void OnRead(int64_t) override {}
   void OnLoadFinished(const ModelInfo& model, const absl::Status& status) override;
   void OnRefused(absl::string_view) override {}
+  void OnCache(const CacheEvent& event) override;
 
   // Ends the process with kDeviceBrokenExitCode: nothing will run on the device any more, and what
   // it holds cannot be freed; a supervisor starts a new process. No destructor runs, because some
@@ -53,6 +54,10 @@ class ObserverPair final : public RegistryObserver {
   void OnRefused(absl::string_view reason) override {
     first_.OnRefused(reason);
     second_.OnRefused(reason);
+  }
+  void OnCache(const CacheEvent& event) override {
+    first_.OnCache(event);
+    second_.OnCache(event);
   }
   void OnDeviceBroken(const absl::Status& health) override {
     first_.OnDeviceBroken(health);

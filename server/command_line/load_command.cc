@@ -60,12 +60,13 @@ std::string PlannedLine(const std::string& name, const v1::Plan& plan) {
 }
 
 std::string ReadyLine(const v1::Model& model) {
-  const double rate = model.load_seconds() > 0 ? static_cast<double>(model.plan().source_bytes()) /
-                                                     model.load_seconds() / 1e9
-                                               : 0;
+  const double rate = model.load_seconds() > 0
+                          ? static_cast<double>(model.read_bytes()) / model.load_seconds() / 1e9
+                          : 0;
   return absl::StrCat(
       model.model(), "  ready: resident ", Memory(model.plan().resident_bytes()), ", peak ",
-      Memory(model.peak_bytes()),
+      Memory(model.peak_bytes()), ", read ", FormatData(static_cast<int64_t>(model.read_bytes())),
+      model.loaded_from() == v1::LOADED_FROM_CACHE ? " from the cache" : "",
       absl::StrFormat(", %.2f s, %.2f GB/s, %.2f %% in 4 bits", model.load_seconds(), rate,
                       100 * model.plan().quantized_ratio()));
 }
@@ -122,6 +123,10 @@ int RunLoad(const LoadOptions& options) {
   }
   if (options.client.json) {
     return PrintJson(*model);
+  }
+  if (!model->cache_fallback().empty()) {
+    std::fprintf(stderr, "warning: loaded from the source, not from the cache: %s\n",
+                 model->cache_fallback().c_str());
   }
   std::puts(ReadyLine(*model).c_str());
   return kExitDone;

@@ -28,6 +28,23 @@ Setting BudgetSetting(DaemonOptions* daemon) {
           }};
 }
 
+Setting CacheSizeSetting(DaemonOptions* daemon) {
+  return {"cache-size",
+          "SIZE",
+          "The most that the cache's entries may take together, or a share of its disk (of what is "
+          "free and what they take) such as 20%. The least recently used go first.",
+          "50%",
+          false,
+          [daemon](const std::vector<std::string>& values) {
+            const absl::StatusOr<BudgetSize> size = ParseBudgetSize(values.front());
+            if (size.ok()) {
+              daemon->cache_limit.bytes = size->bytes;
+              daemon->cache_limit.disk_ratio = size->ratio.value_or(0);
+            }
+            return size.status();
+          }};
+}
+
 Setting ThreadCount(std::string name, std::string help, std::string default_text, int64_t least,
                     int* target) {
   return CountSetting(std::move(name), std::move(help), std::move(default_text), least, kThreadsMax,
@@ -63,6 +80,12 @@ SettingGroup ModelSettings(ServeOptions* options) {
                    "Directory beneath which `nibble export` may write; nothing is written outside "
                    "of them. Without one exports are refused.",
                    &daemon->export_roots),
+       TextSetting("cache-dir", "DIR",
+                   "Directory that keeps the results of loads, so that the next load of the same "
+                   "source and quantization reads 4-bit weights instead. It must be there; several "
+                   "daemons may share it. Without one nothing is kept.",
+                   &daemon->cache_dir),
+       CacheSizeSetting(daemon),
        ThreadCount("max-loads", "Loads that run at a time; others queue.", "2", 1,
                    &daemon->max_loads),
        ThreadCount("reader-threads", "Threads that read and quantize in each load.",
