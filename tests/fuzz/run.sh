@@ -1,25 +1,31 @@
 #!/usr/bin/env bash
 # Runs the libFuzzer targets of build/fuzz (preset `fuzz`), one after the other at low priority:
 #   tests/fuzz/run.sh SECONDS [TARGET...]
-# Targets: safetensors_header index config quant_state quantized_checkpoint.
+# Targets: safetensors_header index config quant_state quantized_checkpoint cache_manifest.
 # Starts from the test data, keeps what it learns in build/fuzz/corpus, and leaves an input that
 # fails in build/fuzz/findings. Time: SECONDS for each target.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 if [[ $# -lt 1 ]]; then
-  echo "usage: tests/fuzz/run.sh SECONDS [safetensors_header|index|config|quant_state|quantized_checkpoint]..." >&2
+  echo "usage: tests/fuzz/run.sh SECONDS [safetensors_header|index|config|quant_state|quantized_checkpoint|cache_manifest]..." >&2
   exit 2
 fi
 seconds=$1
 shift
 targets=("$@")
 if [[ ${#targets[@]} -eq 0 ]]; then
-  targets=(safetensors_header index config quant_state quantized_checkpoint)
+  targets=(safetensors_header index config quant_state quantized_checkpoint cache_manifest)
 fi
 
 seed() {  # seed TARGET CORPUS: copies the test data that suits the target.
   local file
+  if [[ $1 == cache_manifest ]]; then
+    # One of a tensor with two planes, and the checksums of its two pieces.
+    printf 'key\n{"files":[{"name":"m.safetensors","bytes":100,"rest":"%032d"}],"tensors":[{"name":"w","parts":[{"data":[0,8,32],"scales":[0,40,4],"scale_mean":1}]}]}\n%s' \
+      0 abcdefgh12345678 >"$2/seed-manifest"
+    return
+  fi
   case $1 in
     safetensors_header) find tests/data/safetensors -name '*.safetensors' -size -64k ;;
     index) find tests/data -name 'model.safetensors.index.json' ;;
