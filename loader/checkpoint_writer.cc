@@ -17,11 +17,23 @@ namespace {
 // Lines of the index that are gathered before they are written.
 constexpr size_t kIndexBufferBytes = 64 << 10;
 
-// As the official writer sorts: the widest types first, which aligns all of them, then by name.
+// Whether a tensor is a few bytes that say how another one is to be read.
+bool IsSide(const ExportedTensor& tensor) {
+  return tensor.content != ExportedTensor::Content::kPlane;
+}
+
+// As the official writer sorts: the widest types first, which aligns all of them, then by name; but
+// side tensors lie together, those of F32 before all others and texts behind them, so that whoever
+// wants them alone finds them in two runs, not in one after each tensor.
 void SortForFile(std::vector<ExportedTensor>& tensors) {
   std::sort(tensors.begin(), tensors.end(), [](const ExportedTensor& a, const ExportedTensor& b) {
-    return a.entry.dtype != b.entry.dtype ? a.entry.dtype > b.entry.dtype
-                                          : a.entry.name < b.entry.name;
+    if (a.entry.dtype != b.entry.dtype) {
+      return a.entry.dtype > b.entry.dtype;
+    }
+    if (IsSide(a) != IsSide(b)) {
+      return IsSide(a) == (a.entry.dtype == Dtype::kF32);
+    }
+    return a.entry.name < b.entry.name;
   });
 }
 
@@ -134,6 +146,7 @@ class Writer {
   absl::Status WriteTensor(absl::string_view file_name, const ExportedTensor& tensor,
                            int64_t file_offset, NewFile& file) {
     ExportedPiece place;
+    place.tensor = &tensor;
     place.file_name = file_name;
     place.tensor_name = tensor.entry.name;
     place.file_offset = file_offset;

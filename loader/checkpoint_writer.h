@@ -14,6 +14,7 @@
 #include "absl/strings/string_view.h"
 #include "kernels/device.h"
 #include "loader/export_plan.h"
+#include "loader/exported_tensor.h"
 #include "loader/new_directory.h"
 #include "loader/weights.h"
 
@@ -27,6 +28,7 @@ inline constexpr int64_t kExportBufferBytes = 4_MiB;
 inline constexpr int64_t kExportPieceBytes = 64_KiB;
 
 struct ExportedPiece {
+  const ExportedTensor* tensor = nullptr;  // What it is a piece of.
   absl::string_view file_name;
   absl::string_view tensor_name;     // "model.norm.weight", "...q_proj.weight.absmax".
   int64_t file_offset = 0;           // Of its first byte.

@@ -73,6 +73,9 @@ class NewDirectory {
   // Errors: RESOURCE_EXHAUSTED with both figures if the disk has less free space.
   absl::Status CheckSpace(int64_t needed_bytes) const;
 
+  // The name under which an aside one grows, once it is made.
+  const std::string& partial_name() const { return partial_name_; }
+
   absl::StatusOr<NewFile> Create(const std::string& file_name);
   absl::Status WriteText(const std::string& file_name, absl::string_view text);
 
