@@ -114,7 +114,7 @@ absl::Status ReadPieces(const Checkpoint& checkpoint, std::vector<FilePiece> pie
     while (count < rest.size() && rest[count].range.shard_index == shard_index) {
       ++count;
     }
-    const absl::Status status =
+    absl::Status status =
         ReadShardPieces(*checkpoint.directory, checkpoint.shards[static_cast<size_t>(shard_index)],
                         rest.first(count), take);
     if (!status.ok()) {

@@ -1,5 +1,6 @@
 // What reading a header takes of the host's memory, and what happens where there is none.
 
+#include <new>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -11,6 +12,7 @@
 #include "tests/support/loading.h"
 #include "tests/support/memory_file.h"
 #include "tests/support/tiny_checkpoint.h"
+#include "tests/support/tiny_quantized.h"
 
 namespace nibble {
 namespace {
@@ -99,6 +101,29 @@ TEST(HeaderMemoryTest, IsNotTakenForMoreTensorsInAllShardsThanMayBe) {
   EXPECT_THAT(std::string(status.message()),
               AllOf(HasSubstr("model-00002-of-00002.safetensors: tensor \"1048576\""),
                     HasSubstr("at most 1048576")));
+}
+
+// All but the memory that is not there must be given back, which ASan sees.
+TEST(HeaderMemoryTest, MayBeMissingWhereverQuantizedTensorsAreMerged) {
+  TinyCheckpoint tiny;
+  for (int i = 0; i < 2000; ++i) {
+    AddQuantized({.name = absl::StrCat("W", i), .shape = {4, 16}, .double_quantized = true}, tiny);
+  }
+  const ScratchDirectory scratch;
+  tiny.Write(scratch.path());
+  int64_t number = 0;
+  for (bool has_failed = true; has_failed;) {
+    FailLargeAllocation(++number);
+    absl::Status status;
+    try {
+      status = OpenForTest(scratch.path()).status();
+    } catch (const std::bad_alloc&) {
+      status = absl::ResourceExhaustedError("no memory");
+    }
+    has_failed = LargeAllocationHasFailed();
+    EXPECT_EQ(absl::IsResourceExhausted(status), has_failed) << status;
+  }
+  EXPECT_GT(number, 10) << "the header, tensors, groups, states and their tables";
 }
 
 }  // namespace

@@ -22,7 +22,7 @@ const char kNested[] =
 
 // kNested with `from` replaced.
 std::string Changed(const std::string& from, const std::string& to) {
-  const std::string changed = absl::StrReplaceAll(kNested, {{from, to}});
+  std::string changed = absl::StrReplaceAll(kNested, {{from, to}});
   EXPECT_NE(changed, kNested) << from;
   return changed;
 }

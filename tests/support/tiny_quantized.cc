@@ -34,9 +34,9 @@ const std::vector<float> kFp4Map = {
 };
 
 std::vector<float> ScaleMapValues() {
-  std::vector<float> values;
-  for (int code = 0; code < 256; ++code) {
-    values.push_back(static_cast<float>(code - 127) / 128);
+  std::vector<float> values(256);
+  for (size_t code = 0; code < values.size(); ++code) {
+    values[code] = (static_cast<float>(code) - 127) / 128;
   }
   return values;
 }
