@@ -141,7 +141,8 @@ void Metrics::OnLoadFinished(const ModelInfo& model, const absl::Status& status)
   const prometheus::Labels code = {{"code", absl::StatusCodeToString(status.code())}};
   loads_.Add(code).Increment();
   load_duration_.Add(code, LoadSeconds()).Observe(absl::ToDoubleSeconds(duration));
-  if (status.ok() && model.plan != nullptr && model.plan->quantized_elements > 0) {
+  const bool quantized = status.ok() && !model.from_cache && model.plan != nullptr;
+  if (quantized && model.plan->quantized_elements > 0) {
     quantized_elements_.Add({{"format", FormatName(model.quantization.format)}})
         .Increment(static_cast<double>(model.plan->quantized_elements));
   }

@@ -54,6 +54,16 @@ TEST(LoadCallerTest, SaysNothingTwice) {
   EXPECT_THAT(f.listener->words, ElementsAre("plan", "10", "10"));
 }
 
+TEST(LoadCallerTest, BeginsAnewWithAnotherSource) {
+  Fixture f;
+  f.caller.HearPlan({});
+  f.caller.HearProgress({10, 20, 1, 2});
+  f.caller.HearProgress({1, 90, 0, 2});
+  f.caller.HearProgress({30, 90, 1, 2});
+  f.caller.HearDone(absl::CancelledError());
+  EXPECT_THAT(f.listener->words, ElementsAre("plan", "10", "1", "30", "done"));
+}
+
 TEST(LoadCallerTest, IsSilentAfterDoneAndAfterLeaving) {
   Fixture done;
   done.caller.HearPlan({});
@@ -76,6 +86,20 @@ TEST(LoadMeterTest, KeepsTheLargestOfWhatArrivesOutOfOrder) {
   EXPECT_EQ(progress.tensors_done, 2);
   EXPECT_EQ(progress.source_bytes, 30);
   EXPECT_EQ(progress.tensors_total, 3);
+}
+
+TEST(LoadMeterTest, CountsAllThatWasReadOfEverySource) {
+  LoadMeter meter;
+  meter.Restart({0, 20, 0, 3});
+  meter.Update({15, 20, 1, 3});
+  meter.Update({5, 20, 1, 3});
+  meter.Restart({0, 90, 0, 3});
+  EXPECT_EQ(meter.Read().read_bytes, 0);
+  EXPECT_EQ(meter.Read().source_bytes, 90);
+  EXPECT_EQ(meter.Read().tensors_done, 0);
+  EXPECT_EQ(meter.total_read_bytes(), 15);
+  meter.Update({90, 90, 3, 3});
+  EXPECT_EQ(meter.total_read_bytes(), 105);
 }
 
 TEST(LoadMeterTest, TellsTheFirstUpdateAndNotTheNextAtOnce) {

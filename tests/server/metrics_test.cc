@@ -6,6 +6,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "kernels/error_details.h"
 #include "tests/support/tiny_checkpoint.h"
 
 namespace nibble {
@@ -143,6 +144,49 @@ TEST_F(MetricsTest, CountsLoadsByOutcome) {
       R"(nibble_quantized_elements_total{format="NF4"} 150)",
       R"(nibble_budget_refusals_total{reason="BUDGET_EXCEEDED"} 1)",
       R"(nibble_checkpoint_read_bytes_total 8192)",
+  });
+}
+
+TEST_F(MetricsTest, CountsNoElementsQuantizedThatCameFromTheCache) {
+  ready_.from_cache = true;
+  metrics_.OnLoadFinished(ready_, absl::OkStatus());
+  EXPECT_THAT(Render(), HasSubstr(R"(nibble_loads_total{code="OK"} 1)"));
+  EXPECT_THAT(Render(), Not(HasSubstr("nibble_quantized_elements_total{")));
+}
+
+TEST_F(MetricsTest, CountsWhatHappensAtTheCache) {
+  ExpectLines({
+      "nibble_cache_hits_total 0",
+      "nibble_cache_misses_total 0",
+      R"(nibble_cache_fallbacks_total{reason="CACHE_CHECKSUM"} 0)",
+      R"(nibble_cache_write_failures_total{reason="DISK_FULL"} 0)",
+      "nibble_cache_entries_bytes 0",
+  });
+  ErrorDetails details;
+  details.reason = "CACHE_FILE_SIZE";
+  const absl::Status why = WithDetails(absl::DataLossError("short"), details);
+  using Kind = CacheEvent::Kind;
+  const auto tell = [this](Kind kind, const absl::Status& status = absl::OkStatus(),
+                           int64_t written_bytes = 0, int64_t evicted_count = 0,
+                           CacheUsage usage = {}) {
+    metrics_.OnCache({kind, "tiny", status, written_bytes, evicted_count, usage});
+  };
+  tell(Kind::kOpened, absl::OkStatus(), 0, 0, {2, 3000});
+  tell(Kind::kHit);
+  tell(Kind::kMiss);
+  tell(Kind::kMiss);
+  tell(Kind::kFallback, why);
+  tell(Kind::kWritten, absl::OkStatus(), 500, 1, {2, 2500});
+  tell(Kind::kNotWritten, absl::CancelledError("unloaded"), 0, 0, {3, 3500});
+  ExpectLines({
+      "nibble_cache_hits_total 1",
+      "nibble_cache_misses_total 2",
+      R"(nibble_cache_fallbacks_total{reason="CACHE_FILE_SIZE"} 1)",
+      "nibble_cache_written_bytes_total 500",
+      "nibble_cache_evictions_total 1",
+      R"(nibble_cache_write_failures_total{reason="CANCELLED"} 1)",
+      "nibble_cache_entries 3",
+      "nibble_cache_entries_bytes 3500",
   });
 }
 
