@@ -82,10 +82,10 @@ TEST_F(ExportCheckpointTest, WritesEachExpertOfAFusedTensorAsATensorOfItsOwn) {
     for (size_t half = 0; half < 2; ++half) {
       const std::string name = "model." + layer + std::to_string(expert) +
                                (half == 0 ? ".gate_proj.weight" : ".up_proj.weight");
-      const PartBytes expected =
+      PartBytes expected =
           ExpectedPart(like, fused.bytes.subspan((2 * expert + half) * half_bytes, half_bytes));
-      EXPECT_TRUE(written.at(name).As<std::byte>() == expected.data) << name;
-      EXPECT_TRUE(written.at(name + ".absmax").As<std::byte>() == expected.scales) << name;
+      EXPECT_TRUE(written.at(name).As<std::byte>() == expected[Plane::kData]) << name;
+      EXPECT_TRUE(written.at(name + ".absmax").As<std::byte>() == expected[Plane::kScales]) << name;
       EXPECT_THAT(written.Text(name + ".quant_state.bitsandbytes__nf4"),
                   HasSubstr(R"("shape": [64, 64])"));
     }

@@ -12,6 +12,7 @@
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "kernels/block_quantize_ref.h"
 #include "kernels/error_details.h"
 #include "tests/support/loading.h"
 #include "tests/support/tiny_checkpoint.h"
