@@ -45,6 +45,7 @@ void Unloader::Run() {
   for (;;) {
     EntryPointer idle;
     std::unique_ptr<Weights> weights;
+    std::unique_ptr<const CheckpointOrigin> origin;
     {
       MutexLock lock(table_.mutex());
       while ((idle = TakeIdle()) == nullptr) {
@@ -56,7 +57,9 @@ void Unloader::Run() {
       // In the same step as it leaves the list: whoever asks from now on sees a model without
       // weights, which is not drained a second time.
       weights = std::move(idle->weights);
+      origin = std::move(idle->origin);
     }
+    origin.reset();   // Its open directory goes before the answer too.
     weights.reset();  // Without the lock: giving gigabytes back takes a while.
     table_.TellIfBroken(device_);
     MutexLock lock(table_.mutex());

@@ -70,9 +70,10 @@ TEST(DeviceChoiceTest, CountsTheQueuesOfEveryReaderOfEveryLoad) {
   options.reader_threads = 24;
   options.max_loads = 3;
   EXPECT_EQ(*CudaQueueCount(options, 3), 72);
-  // Two slots of 64 KiB for each, at least, and 1 MiB holds no more than 7 pairs beside the cells.
+  // Two slots of 64 KiB for each, at least, and 1 MiB holds no more than 4 pairs beside 512 cells
+  // of 1 KiB.
   options.staging_bytes = kStagingBytesMin;
-  EXPECT_EQ(*CudaQueueCount(options, 3), 3 * 7);
+  EXPECT_EQ(*CudaQueueCount(options, 3), 3 * 4);
 }
 
 TEST(DeviceChoiceTest, RefusesMoreQueuesThanACardHasUseFor) {
