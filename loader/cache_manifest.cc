@@ -5,10 +5,10 @@
 #include <cstring>
 #include <utility>
 
-#include "absl/container/flat_hash_set.h"
 #include "absl/strings/str_cat.h"
 #include "loader/checksum.h"
 #include "loader/json_reader.h"
+#include "loader/name_map.h"
 #include "loader/printable.h"
 #include "loader/python_json.h"
 
@@ -211,7 +211,7 @@ class ManifestParser {
 
   JsonReader reader_;
   CacheManifest& manifest_;
-  absl::flat_hash_set<std::string> names_;
+  NameSet names_;
   size_t part_count_ = 0;
 };
 

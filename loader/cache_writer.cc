@@ -5,9 +5,9 @@
 #include <utility>
 #include <vector>
 
-#include "absl/container/flat_hash_map.h"
 #include "loader/checksum.h"
 #include "loader/file_rest.h"
+#include "loader/name_map.h"
 #include "loader/piece_index.h"
 
 namespace nibble {
@@ -76,7 +76,7 @@ class PlaneRecorder final : public ExportObserver {
     tensor_index_ = static_cast<size_t>(unit_.tensor - plan_.tensors.data());
     part_index_ = unit_.first_part - 1;
     part_left_ = 0;
-    place_ = {file_indices_.at(piece.file_name), piece.file_offset, 0};
+    place_ = {file_indices_.at(std::string(piece.file_name)), piece.file_offset, 0};
   }
 
   void NextPart() {
@@ -109,7 +109,7 @@ class PlaneRecorder final : public ExportObserver {
   const PieceIndex pieces_;
   const absl::FunctionRef<bool()> cancelled_;
   CacheManifest& manifest_;
-  absl::flat_hash_map<std::string, int> file_indices_;
+  NameMap<int> file_indices_;
   std::vector<size_t> manifest_indices_;  // Of each tensor of the plan.
 
   // The tensor that is being written.

@@ -4,6 +4,7 @@
 
 #include "kernels/check.h"
 #include "loader/cache_writer.h"
+#include "server/host_memory.h"
 
 namespace nibble {
 namespace {
@@ -103,11 +104,13 @@ LoadCache::Lookup LoadCache::Find(const Checkpoint& checkpoint, const LoadPlan& 
     return lookup;
   }
   lookup.key = MakeCacheKey(checkpoint, plan);
-  absl::StatusOr<HeldEntry> held = cache_->Find(*lookup.key, plan);
+  // The source has its plan already, so a manifest that the host has no memory for is no error.
+  absl::StatusOr<HeldEntry> held =
+      WithinHostMemory(kManifestFileName, [&] { return cache_->Find(*lookup.key, plan); });
   if (held.ok()) {
     lookup.held = *std::move(held);
   } else if (!absl::IsNotFound(held.status())) {
-    lookup.failure = held.status();
+    lookup.failure = AsCacheFailure(held.status());
   }
   return lookup;
 }
@@ -163,7 +166,8 @@ void LoadCache::CarryOut(const EntryPointer& entry, const CacheKey& key) {
   }
   cache_->RemoveLeftovers(*lock);
   int64_t evicted_count = 0;
-  const absl::StatusOr<int64_t> bytes = WriteEntry(*lock, entry, key, evicted_count);
+  const absl::StatusOr<int64_t> bytes = WithinHostMemory(
+      entry->request.model, [&] { return WriteEntry(*lock, entry, key, evicted_count); });
   TellWritten(*entry, bytes, evicted_count);
 }
 
