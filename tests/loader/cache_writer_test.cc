@@ -5,6 +5,7 @@
 
 #include <sys/resource.h>
 
+#include <algorithm>
 #include <csignal>
 #include <filesystem>
 #include <random>
@@ -148,6 +149,54 @@ TEST_F(CacheWriterTest, WritesWhatLoadsToTheSameWeights) {
     }
   }
   EXPECT_EQ(cache_->Measure().entry_count, 4);
+}
+
+// The 8-bit floats of a source are in the entry as they are in memory: multiplied out, or in 4
+// bits.
+TEST_F(CacheWriterTest, WritesWhatWasMadeOfEightBitFloats) {
+  TinyCheckpoint tiny;
+  tiny.config_json =
+      R"({"model_type":"llama","quantization_config":{"quant_method":"fp8","weight_block_size":[128,128]}})";
+  std::mt19937 random(8);
+  for (const char* name : {"model.layers.0.self_attn.q_proj", "model.layers.0.self_attn.k_proj"}) {
+    std::string elements(200 * 300, '\0');
+    for (char& element : elements) {
+      element = static_cast<char>(random() % 0x70 | (random() % 2 << 7));  // Far from NaN.
+    }
+    tiny.Add(std::string(name) + ".weight", {200, 300}, Dtype::kF8E4M3, elements);
+    tiny.Add(std::string(name) + ".weight_scale_inv", {2, 3}, Dtype::kF32);
+  }
+  QuantizationSpec spec;
+  spec.keep = {"*k_proj*"};
+  Load(tiny, spec);
+  ASSERT_EQ(write_.plan->tensors.size(), 2);
+  const absl::StatusOr<int64_t> bytes = Write(*device_);
+  ASSERT_TRUE(bytes.ok()) << bytes.status();
+  const absl::Status status = LoadEntry();
+  EXPECT_TRUE(status.ok()) << status;
+}
+
+TEST_F(CacheWriterTest, WritesACheckpointThatLoadsByItself) {
+  QuantizationSpec spec;
+  spec.double_quantization = true;
+  Load(TinyLlama(), spec);
+  ASSERT_TRUE(Write(*device_).ok());
+  const absl::StatusOr<Checkpoint> entry = OpenForTest(entry_path());
+  ASSERT_TRUE(entry.ok()) << entry.status();
+  const auto plan = PlanForTest(*entry, kHostTraits);
+  NullObserver observer;
+  const auto loaded = LoadForTest(*device_, budget_, *entry, plan, observer);
+  ASSERT_TRUE(loaded.ok()) << loaded.status();
+  ASSERT_EQ(plan->tensors.size(), write_.plan->tensors.size());
+  for (const PlannedTensor& tensor : write_.plan->tensors) {
+    const auto same =
+        std::find_if(plan->tensors.begin(), plan->tensors.end(),
+                     [&tensor](const PlannedTensor& other) { return other.name == tensor.name; });
+    ASSERT_NE(same, plan->tensors.end()) << tensor.name;
+    EXPECT_TRUE(LoadedPart(*device_, **loaded, *same, same->parts[0]) ==
+                LoadedPart(*device_, *weights_, tensor, tensor.parts[0]))
+        << tensor.name;
+  }
 }
 
 TEST_F(CacheWriterTest, WritesWhatIsReadAlmostWithoutAnythingElse) {
