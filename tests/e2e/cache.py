@@ -42,7 +42,8 @@ class CacheTest(Case):
 
     def load(self, daemon, name="m", expected_from=None):
         """Loads self.source; returns the model's message."""
-        model = self.assert_done(daemon.load(name, self.source)).json()
+        answer = daemon.run("load", name, self.source, "--json", timeout=600)
+        model = self.assert_done(answer).json()
         if expected_from is not None:
             self.assertEqual(model["loaded_from"], "LOADED_FROM_" + expected_from, daemon.log())
         return model
@@ -54,7 +55,7 @@ class CacheTest(Case):
     def digest(self, daemon, name="m"):
         """Of everything that an export writes."""
         target = os.path.join(self.exports, "digest")
-        self.assert_done(daemon.run("export", name, target))
+        self.assert_done(daemon.run("export", name, target, timeout=600))
         digest = hashlib.sha256()
         for file in sorted(os.listdir(target)):
             with open(os.path.join(target, file), "rb") as stream:
@@ -97,7 +98,8 @@ class CacheTest(Case):
             self.assertEqual(second["peak_bytes"], first["peak_bytes"])
             self.assertEqual(daemon.metric("nibble_cache_hits_total"), 1)
             self.assertEqual(self.digest(daemon), digest)
-            again = self.assert_done(daemon.run("load", "again", self.source))
+            self.assert_done(daemon.run("unload", "m"))
+            again = self.assert_done(daemon.run("load", "again", self.source, timeout=600))
             self.assertIn("from the cache", again.out)
             self.assertNotIn("warning", again.err)
             if SHAPE != "llama-tiny":  # Of which headers and manifest are more than 1 %.
