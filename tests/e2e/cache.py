@@ -291,6 +291,7 @@ class CacheTest(Case):
             for size in (64, 128):
                 self.assert_done(daemon.run("load", f"m{size}", self.source, "--block-size", size))
                 self.await_entry(1 if size == 64 else 2)
+            wait_until(lambda: daemon.metric("nibble_cache_entries") == 2, "the gauges")
             bytes_of_two = daemon.metric("nibble_cache_entries_bytes")
         first, second = sorted(self.entries(), key=self.used)
         os.utime(os.path.join(self.cache, first, MANIFEST))
