@@ -14,6 +14,7 @@
 #include "kernels/cuda_context.h"
 #include "kernels/cuda_ops.h"
 #include "kernels/cuda_queue.h"
+#include "kernels/cuda_step_ops.h"
 #include "kernels/device.h"
 #include "kernels/error_details.h"
 #include "kernels/nvml.h"
@@ -23,7 +24,7 @@ namespace {
 
 class CudaDevice final : public Device {
  public:
-  explicit CudaDevice(int ordinal) : context_(ordinal), ops_(context_) {}
+  explicit CudaDevice(int ordinal) : context_(ordinal), ops_(context_), step_ops_(context_) {}
   ~CudaDevice() override {
     Check(allocated_bytes_ == 0 && host_bytes_ == 0, "a device outlives its allocations");
   }
@@ -44,6 +45,7 @@ class CudaDevice final : public Device {
   absl::StatusOr<std::unique_ptr<Queue>> NewQueue() override { return CudaQueue::Create(context_); }
   absl::StatusOr<std::unique_ptr<Event>> NewEvent() override { return CudaEvent::Create(context_); }
   Ops& ops() override { return ops_; }
+  StepOps& step_ops() override { return step_ops_; }
   absl::Status health() const override { return context_.health(); }
 
  private:
@@ -53,6 +55,7 @@ class CudaDevice final : public Device {
 
   mutable CudaContext context_;
   CudaOps ops_;
+  CudaStepOps step_ops_;
   std::string description_;
   std::string pci_bus_id_;
   std::atomic<int64_t> allocated_bytes_ = 0;

@@ -1,5 +1,5 @@
-// The seam to the hardware: memory, queues and copies. The numeric operations stand in ops.h.
-// Everything above this folder sees a GPU only through these two pages.
+// The seam to the hardware: memory, queues and copies. The numeric operations stand in ops.h
+// and step_ops.h. Everything above this folder sees a GPU only through these three pages.
 
 #pragma once
 
@@ -19,6 +19,7 @@
 namespace nibble {
 
 class Ops;
+class StepOps;
 
 enum class DeviceKind { kHost, kCuda };
 
@@ -146,6 +147,7 @@ class Device {
   virtual absl::StatusOr<std::unique_ptr<Queue>> NewQueue() = 0;
   virtual absl::StatusOr<std::unique_ptr<Event>> NewEvent() = 0;
   virtual Ops& ops() = 0;
+  virtual StepOps& step_ops() = 0;
 
   // OK, or the error that broke the device for good (a sticky CUDA error): nothing will run on it
   // any more in this process.

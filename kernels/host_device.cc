@@ -1,6 +1,7 @@
 // The device of N bytes in host memory: the embedded default where there is no GPU, and the same
 // contract, so that everything above is tested without one.
 
+#include <sched.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -14,6 +15,8 @@
 #include "kernels/device.h"
 #include "kernels/error_details.h"
 #include "kernels/host_ops.h"
+#include "kernels/host_step_ops.h"
+#include "kernels/worker_pool.h"
 
 namespace nibble {
 namespace {
@@ -55,7 +58,8 @@ class HostQueue final : public Queue {
 
 class HostDevice final : public Device {
  public:
-  explicit HostDevice(int64_t total_bytes) : total_bytes_(total_bytes) {}
+  explicit HostDevice(int64_t total_bytes)
+      : total_bytes_(total_bytes), pool_(CoreCount()), step_ops_(pool_) {}
   ~HostDevice() override {
     Check(allocated_bytes_ == 0 && host_bytes_ == 0, "a device outlives its allocations");
   }
@@ -125,9 +129,16 @@ class HostDevice final : public Device {
     return std::make_unique<HostEvent>();
   }
   Ops& ops() override { return ops_; }
+  StepOps& step_ops() override { return step_ops_; }
   absl::Status health() const override { return absl::OkStatus(); }
 
  private:
+  // Those that this process may use, which a container may have limited.
+  static int CoreCount() {
+    cpu_set_t cores;
+    return sched_getaffinity(0, sizeof(cores), &cores) == 0 ? CPU_COUNT(&cores) : 1;
+  }
+
   // Pages come when they are first written, as the kernel gives them; a large page where it can.
   static void* MapPages(int64_t bytes) {
     void* const memory = mmap(nullptr, static_cast<size_t>(bytes), PROT_READ | PROT_WRITE,
@@ -165,6 +176,8 @@ class HostDevice final : public Device {
   std::atomic<int64_t> allocated_bytes_ = 0;
   std::atomic<int64_t> host_bytes_ = 0;
   HostOps ops_;
+  WorkerPool pool_;
+  HostStepOps step_ops_;
 };
 
 }  // namespace

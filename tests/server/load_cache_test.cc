@@ -53,6 +53,7 @@ class CopyGatedDevice final : public Device {
   }
   absl::StatusOr<std::unique_ptr<Event>> NewEvent() override { return device_.NewEvent(); }
   Ops& ops() override { return device_.ops(); }
+  StepOps& step_ops() override { return device_.step_ops(); }
   absl::Status health() const override { return device_.health(); }
 
  private:

@@ -62,6 +62,7 @@ class FaultyDevice final : public Device {
   absl::StatusOr<std::unique_ptr<Queue>> NewQueue() override;
   absl::StatusOr<std::unique_ptr<Event>> NewEvent() override;
   Ops& ops() override;
+  StepOps& step_ops() override { return device_.step_ops(); }
   absl::Status health() const override { return device_.health(); }
 
  private:

@@ -91,6 +91,7 @@ class GatedDevice final : public Device {
   absl::StatusOr<std::unique_ptr<Queue>> NewQueue() override { return device_.NewQueue(); }
   absl::StatusOr<std::unique_ptr<Event>> NewEvent() override { return device_.NewEvent(); }
   Ops& ops() override { return ops_; }
+  StepOps& step_ops() override { return device_.step_ops(); }
   absl::Status health() const override {
     MutexLock lock(mutex_);
     return health_;

@@ -155,6 +155,7 @@ class LazyDevice final : public Device {
     return std::make_unique<LazyEvent>();
   }
   Ops& ops() override { return ops_; }
+  StepOps& step_ops() override { return device_.step_ops(); }
   absl::Status health() const override { return device_.health(); }
 
  private:

@@ -1,0 +1,222 @@
+#include "kernels/host_step_ops.h"
+
+#include <array>
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "kernels/linear.h"
+#include "kernels/matrix_rows.h"
+
+namespace nibble {
+namespace {
+
+// Rows of cheap work that a thread takes at once: fewer cost more to hand out than to do.
+constexpr int64_t kRowGrain = 8;
+
+float Activate(Activation activation, float x) {
+  switch (activation) {
+    case Activation::kSilu:
+      return x / (1 + std::exp(-x));
+    case Activation::kSigmoid:
+      return 1 / (1 + std::exp(-x));
+    case Activation::kGeluTanh: {
+      constexpr float kSqrt2OverPi = 0.7978845608028654f;
+      return 0.5f * x * (1 + std::tanh(kSqrt2OverPi * (x + 0.044715f * x * x * x)));
+    }
+  }
+  return x;
+}
+
+// Normalizes one group; `first_weight` is the index of its first weight.
+void NormalizeGroup(const NormArgs& args, const float* source, int64_t first_weight,
+                    float* target) {
+  const int64_t width = args.source.width;
+  float mean = 0;
+  if (args.kind == NormKind::kLayer) {
+    double sum = 0;
+    for (int64_t i = 0; i < width; ++i) {
+      sum += double{source[i]};
+    }
+    mean = static_cast<float>(sum / static_cast<double>(width));
+  }
+  double squares = 0;
+  for (int64_t i = 0; i < width; ++i) {
+    const double x = double{source[i]} - double{mean};
+    squares += x * x;
+  }
+  const float variance = static_cast<float>(squares / static_cast<double>(width));
+  const float factor = 1 / std::sqrt(variance + args.epsilon);
+  const float offset = args.kind == NormKind::kZeroCentredRms ? 1.0f : 0.0f;
+  for (int64_t i = 0; i < width; ++i) {
+    target[i] = (source[i] - mean) * factor * (offset + ReadElement(args.weight, first_weight + i));
+  }
+}
+
+}  // namespace
+
+absl::Status HostStepOps::Embed(Queue&, const EmbedArgs& args) {
+  if (absl::Status status = CheckArgs(args); !status.ok()) {
+    return status;
+  }
+  const auto* const ids = HostPointer<const int32_t>(args.ids);
+  const MatrixShape& shape = args.table.shape;
+  pool_.ParallelFor(LiveRows(args.rows), kRowGrain, [&](int64_t first, int64_t last) {
+    for (int64_t row = first; row < last; ++row) {
+      float* const target = RowOf(args.target, row);
+      if (ids[row] < 0 || ids[row] >= shape.rows) {
+        std::fill_n(target, shape.columns, std::numeric_limits<float>::quiet_NaN());
+        continue;
+      }
+      ReadElements(args.table, ids[row] * shape.columns, shape.columns, target);
+      for (int64_t i = 0; i < shape.columns; ++i) {
+        target[i] *= args.scale;
+      }
+    }
+  });
+  return absl::OkStatus();
+}
+
+absl::Status HostStepOps::Norm(Queue&, const NormArgs& args) {
+  if (absl::Status status = CheckArgs(args); !status.ok()) {
+    return status;
+  }
+  const int64_t width = args.source.width;
+  const bool shared = args.weight.span.bytes() == width * BytesPerElement(args.weight.type);
+  pool_.ParallelFor(LiveRows(args.rows), kRowGrain, [&](int64_t first, int64_t last) {
+    for (int64_t row = first; row < last; ++row) {
+      for (int64_t group = 0; group < args.source.groups; ++group) {
+        NormalizeGroup(args, RowOf(args.source, row, group), shared ? 0 : group * width,
+                       RowOf(args.target, row, group));
+      }
+    }
+  });
+  return absl::OkStatus();
+}
+
+absl::Status HostStepOps::Linear(Queue&, const LinearArgs& args) {
+  if (absl::Status status = CheckArgs(args); !status.ok()) {
+    return status;
+  }
+  const int64_t row_count = LiveRows(args.rows);
+  std::vector<const float*> sources(static_cast<size_t>(row_count));
+  std::vector<float*> targets(static_cast<size_t>(row_count));
+  for (int64_t row = 0; row < row_count; ++row) {
+    sources[static_cast<size_t>(row)] = RowOf(args.source, row);
+    targets[static_cast<size_t>(row)] = RowOf(args.target, row);
+  }
+  if (row_count == 0) {
+    return absl::OkStatus();
+  }
+  const MatrixShape& shape = args.weight.shape;
+  pool_.ParallelFor(shape.rows, LinearGrain(shape.columns), [&](int64_t first, int64_t last) {
+    MultiplyRows(args.weight, sources.data(), targets.data(), row_count, first, last);
+    if (args.bias.span.empty()) {
+      return;
+    }
+    for (int64_t n = first; n < last; ++n) {
+      const float bias = ReadElement(args.bias, n);
+      for (float* const target : targets) {
+        target[n] += bias;
+      }
+    }
+  });
+  return absl::OkStatus();
+}
+
+absl::Status HostStepOps::Rope(Queue&, const RopeArgs& args) {
+  if (absl::Status status = CheckArgs(args); !status.ok()) {
+    return status;
+  }
+  const auto* const positions = HostPointer<const int32_t>(args.positions);
+  const auto* const frequencies = HostPointer<const float>(args.frequencies);
+  const int64_t count = args.frequency_count;
+  const int64_t step = args.interleaved ? 2 : 1;          // From pair to pair.
+  const int64_t distance = args.interleaved ? 1 : count;  // From one of a pair to the other.
+  pool_.ParallelFor(LiveRows(args.rows), kRowGrain, [&](int64_t first, int64_t last) {
+    for (int64_t row = first; row < last; ++row) {
+      for (int64_t i = 0; i < count; ++i) {
+        const float angle = static_cast<float>(positions[row]) * frequencies[i];
+        const float cosine = std::cos(angle) * args.magnitude;
+        const float sine = std::sin(angle) * args.magnitude;
+        for (int64_t group = 0; group < args.heads.groups; ++group) {
+          float* const head = RowOf(args.heads, row, group);
+          float& one = head[i * step];
+          float& other = head[i * step + distance];
+          const float turned = one * cosine - other * sine;
+          other = other * cosine + one * sine;
+          one = turned;
+        }
+      }
+    }
+  });
+  return absl::OkStatus();
+}
+
+absl::Status HostStepOps::Gate(Queue&, const GateArgs& args) {
+  if (absl::Status status = CheckArgs(args); !status.ok()) {
+    return status;
+  }
+  const bool one_gate = args.gate.width == 1 && args.gate.groups == 1;
+  pool_.ParallelFor(LiveRows(args.rows), 1, [&](int64_t first, int64_t last) {
+    for (int64_t row = first; row < last; ++row) {
+      const float only = one_gate ? Activate(args.activation, *RowOf(args.gate, row)) : 0;
+      for (int64_t group = 0; group < args.value.groups; ++group) {
+        const float* const gate = one_gate ? nullptr : RowOf(args.gate, row, group);
+        const float* const value = RowOf(args.value, row, group);
+        float* const target = RowOf(args.target, row, group);
+        for (int64_t i = 0; i < args.value.width; ++i) {
+          target[i] = (one_gate ? only : Activate(args.activation, gate[i])) * value[i];
+        }
+      }
+    }
+  });
+  return absl::OkStatus();
+}
+
+absl::Status HostStepOps::Add(Queue&, const AddArgs& args) {
+  if (absl::Status status = CheckArgs(args); !status.ok()) {
+    return status;
+  }
+  const int64_t row_count = LiveRows(args.rows);
+  for (int64_t row = 0; row < row_count; ++row) {
+    const float* const source = RowOf(args.source, row);
+    float* const target = RowOf(args.target, row);
+    for (int64_t i = 0; i < args.target.width; ++i) {
+      target[i] += source[i];
+    }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status HostStepOps::GatherRows(Queue&, const GatherRowsArgs& args) {
+  if (absl::Status status = CheckArgs(args); !status.ok()) {
+    return status;
+  }
+  const auto* const indices = HostPointer<const int32_t>(args.row_indices);
+  const int64_t row_count = LiveRows(args.rows);
+  for (int64_t row = 0; row < row_count; ++row) {
+    const int64_t needed = indices[row] * args.source.row_stride + args.target.width;
+    Check(indices[row] >= 0 && needed * 4 <= args.source.span.bytes(), "a row of the source");
+    std::copy_n(RowOf(args.source, indices[row]), args.target.width, RowOf(args.target, row));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status HostStepOps::ScaleLogits(Queue&, const ScaleLogitsArgs& args) {
+  if (absl::Status status = CheckArgs(args); !status.ok()) {
+    return status;
+  }
+  pool_.ParallelFor(LiveRows(args.rows), 1, [&](int64_t first, int64_t last) {
+    for (int64_t row = first; row < last; ++row) {
+      float* const logits = RowOf(args.logits, row);
+      for (int64_t i = 0; i < args.logits.width; ++i) {
+        const float x = logits[i] * args.scale;
+        logits[i] = args.softcap == 0 ? x : args.softcap * std::tanh(x / args.softcap);
+      }
+    }
+  });
+  return absl::OkStatus();
+}
+
+}  // namespace nibble
