@@ -62,4 +62,8 @@ absl::Status CudaStepOps::DeltaRule(Queue&, const DeltaRuleArgs&) {
   return absl::UnimplementedError("DeltaRule on CUDA");
 }
 
+absl::Status CudaStepOps::Sample(Queue&, const SampleArgs&) {
+  return absl::UnimplementedError("Sample on CUDA");
+}
+
 }  // namespace nibble

@@ -28,6 +28,7 @@ class CudaStepOps final : public StepOps {
   absl::Status CombineExperts(Queue& queue, const CombineExpertsArgs& args) override;
   absl::Status ShortConvolution(Queue& queue, const ShortConvolutionArgs& args) override;
   absl::Status DeltaRule(Queue& queue, const DeltaRuleArgs& args) override;
+  absl::Status Sample(Queue& queue, const SampleArgs& args) override;
 };
 
 }  // namespace nibble

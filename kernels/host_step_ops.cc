@@ -3,10 +3,12 @@
 #include <array>
 #include <cmath>
 #include <limits>
+#include <span>
 #include <vector>
 
 #include "kernels/linear.h"
 #include "kernels/matrix_rows.h"
+#include "kernels/sampling.h"
 
 namespace nibble {
 namespace {
@@ -214,6 +216,35 @@ absl::Status HostStepOps::ScaleLogits(Queue&, const ScaleLogitsArgs& args) {
         const float x = logits[i] * args.scale;
         logits[i] = args.softcap == 0 ? x : args.softcap * std::tanh(x / args.softcap);
       }
+    }
+  });
+  return absl::OkStatus();
+}
+
+absl::Status HostStepOps::Sample(Queue&, const SampleArgs& args) {
+  if (absl::Status status = CheckArgs(args); !status.ok()) {
+    return status;
+  }
+  const auto* const samplers = HostPointer<const SamplerRow>(args.samplers);
+  const std::span<const LogitAdjustment> adjustments(
+      HostPointer<const LogitAdjustment>(args.adjustments),
+      static_cast<size_t>(args.adjustments.bytes()) / sizeof(LogitAdjustment));
+  const int64_t mask_words = CeilDivide(args.logits.width, int64_t{32});
+  const int64_t mask_count = args.masks.bytes() / (mask_words * 4);
+  pool_.ParallelFor(LiveRows(args.rows), 1, [&](int64_t first, int64_t last) {
+    std::vector<float> scratch;
+    for (int64_t row = first; row < last; ++row) {
+      const SamplerRow& sampler = samplers[row];
+      Check(sampler.mask_index < mask_count, "a mask of the step");
+      const uint32_t* const mask =
+          sampler.mask_index < 0
+              ? nullptr
+              : HostPointer<const uint32_t>(args.masks) + sampler.mask_index * mask_words;
+      HostPointer<SampledRow>(args.results)[row] = SampleLogits(
+          sampler,
+          adjustments.subspan(static_cast<size_t>(sampler.first_adjustment),
+                              static_cast<size_t>(sampler.adjustment_count)),
+          mask, {RowOf(args.logits, row), static_cast<size_t>(args.logits.width)}, scratch);
     }
   });
   return absl::OkStatus();

@@ -47,6 +47,7 @@ class HostStepOps final : public StepOps {
   absl::Status CombineExperts(Queue& queue, const CombineExpertsArgs& args) override;
   absl::Status ShortConvolution(Queue& queue, const ShortConvolutionArgs& args) override;
   absl::Status DeltaRule(Queue& queue, const DeltaRuleArgs& args) override;
+  absl::Status Sample(Queue& queue, const SampleArgs& args) override;
 
  private:
   WorkerPool& pool_;

@@ -300,4 +300,17 @@ absl::Status CheckArgs(const DeltaRuleArgs& args) {
   return check.status();
 }
 
+absl::Status CheckArgs(const SampleArgs& args) {
+  Checker check;
+  check.Rows(args.rows);
+  check.Shape("logits", args.logits, args.rows.bound, 1, args.logits.width);
+  check.Span("samplers", args.samplers, args.rows.bound * static_cast<int64_t>(sizeof(SamplerRow)),
+             alignof(SamplerRow));
+  check.Span("adjustments", args.adjustments, 0);
+  check.Span("masks", args.masks, 0);
+  check.Span("results", args.results, args.rows.bound * static_cast<int64_t>(sizeof(SampledRow)),
+             alignof(SampledRow));
+  return check.status();
+}
+
 }  // namespace nibble

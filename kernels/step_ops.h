@@ -13,6 +13,7 @@
 #include "absl/status/status.h"
 #include "kernels/device.h"
 #include "kernels/matrix.h"
+#include "kernels/sample_ops.h"
 
 namespace nibble {
 
@@ -239,6 +240,7 @@ class StepOps {
   virtual absl::Status CombineExperts(Queue& queue, const CombineExpertsArgs& args) = 0;
   virtual absl::Status ShortConvolution(Queue& queue, const ShortConvolutionArgs& args) = 0;
   virtual absl::Status DeltaRule(Queue& queue, const DeltaRuleArgs& args) = 0;
+  virtual absl::Status Sample(Queue& queue, const SampleArgs& args) = 0;
 };
 
 // The shape checks that every device shares.
