@@ -99,8 +99,8 @@ struct LoadPlan {
 
   int64_t source_bytes = 0;     // Tensor data that will be read.
   int64_t weights_bytes = 0;    // The slab. These four are rounded up to the granularity, each.
-  int64_t kv_cache_bytes = 0;   // 0 until there is an engine.
-  int64_t workspace_bytes = 0;  // 0 until there is an engine.
+  int64_t kv_cache_bytes = 0;   // 0 if nothing but the weights is wanted: whoever serves them
+  int64_t workspace_bytes = 0;  // sets these two (server/engine/serving_plan.h).
   int64_t staging_bytes = 0;    // scale_scratch_bytes included.
   int64_t loaded_elements = 0;
   int64_t quantized_elements = 0;

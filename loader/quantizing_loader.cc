@@ -174,6 +174,35 @@ absl::Status FillSlab(const Target& target, const LoadSource& source, const Shar
   return queue.status();
 }
 
+// All that stays, before anything is read: a load that has begun does not end for want of memory.
+absl::StatusOr<ResidentMemory> AllocateResident(Device& device,
+                                                VramBudget::Reservation& reservation,
+                                                const LoadPlan& plan) {
+  ResidentMemory memory;
+  const auto allocate = [&](Purpose purpose, int64_t bytes, DeviceBuffer& buffer) {
+    if (bytes == 0) {
+      return absl::OkStatus();
+    }
+    absl::StatusOr<DeviceBuffer> allocated =
+        DeviceBuffer::Allocate(device, reservation, purpose, bytes);
+    if (allocated.ok()) {
+      buffer = *std::move(allocated);
+    }
+    return allocated.status();
+  };
+  absl::Status status = allocate(Purpose::kWeights, plan.weights_bytes, memory.slab);
+  if (status.ok()) {
+    status = allocate(Purpose::kKvCache, plan.kv_cache_bytes, memory.kv_cache);
+  }
+  if (status.ok()) {
+    status = allocate(Purpose::kWorkspace, plan.workspace_bytes, memory.workspace);
+  }
+  if (!status.ok()) {
+    return status;
+  }
+  return memory;
+}
+
 absl::Status LoadFrom(const Target& target, const LoadSource& source, LoadObserver& observer) {
   const absl::StatusOr<ShardFiles> files = OpenShards(*source.checkpoint, *source.plan);
   if (!files.ok()) {
@@ -201,10 +230,9 @@ absl::StatusOr<std::unique_ptr<Weights>> LoadWeights(Device& device,
   Check(plan.traits.kind == device.traits().kind, "the plan was made for this kind of device");
   // Buffers point to it, so it must not move any more.
   auto owned = std::make_unique<VramBudget::Reservation>(std::move(reservation));
-  absl::StatusOr<DeviceBuffer> slab =
-      DeviceBuffer::Allocate(device, *owned, Purpose::kWeights, plan.weights_bytes);
-  if (!slab.ok()) {
-    return slab.status();
+  absl::StatusOr<ResidentMemory> memory = AllocateResident(device, *owned, plan);
+  if (!memory.ok()) {
+    return memory.status();
   }
   {
     const absl::StatusOr<StagingRing> ring = StagingRing::Allocate(
@@ -212,7 +240,7 @@ absl::StatusOr<std::unique_ptr<Weights>> LoadWeights(Device& device,
     if (!ring.ok()) {
       return ring.status();
     }
-    const Target target{device, *ring, slab->span()};
+    const Target target{device, *ring, memory->slab.span()};
     for (const LoadSource& source : sources) {
       absl::Status status = LoadFrom(target, source, observer);
       if (status.ok()) {
@@ -226,7 +254,7 @@ absl::StatusOr<std::unique_ptr<Weights>> LoadWeights(Device& device,
     }
   }
   owned->Release(Purpose::kStaging);
-  return std::make_unique<Weights>(sources.back().plan, std::move(owned), *std::move(slab));
+  return std::make_unique<Weights>(sources.back().plan, std::move(owned), *std::move(memory));
 }
 
 }  // namespace nibble

@@ -7,22 +7,22 @@
 namespace nibble {
 
 Weights::Weights(std::shared_ptr<const LoadPlan> plan,
-                 std::unique_ptr<VramBudget::Reservation> reservation, DeviceBuffer slab)
-    : plan_(std::move(plan)), reservation_(std::move(reservation)), slab_(std::move(slab)) {}
+                 std::unique_ptr<VramBudget::Reservation> reservation, ResidentMemory memory)
+    : plan_(std::move(plan)), reservation_(std::move(reservation)), memory_(std::move(memory)) {}
 
 int64_t Weights::allocated_bytes() const { return reservation_->allocated().total(); }
 
 DeviceSpan Weights::plane(const PlannedTensor& tensor, const PlannedPart& part, Plane plane) const {
   const int64_t bytes = PlaneBytes(tensor, part, plane);
-  return bytes == 0 ? DeviceSpan() : slab_.span().Slice(part[plane].slab_offset, bytes);
+  return bytes == 0 ? DeviceSpan() : memory_.slab.span().Slice(part[plane].slab_offset, bytes);
 }
 
 DeviceSpan Weights::scale_mean(const PlannedPart& part) const {
-  return slab_.span().Slice(part.scale_mean_offset, sizeof(float));
+  return memory_.slab.span().Slice(part.scale_mean_offset, sizeof(float));
 }
 
 DeviceSpan Weights::scale_map(const PlannedTensor& tensor) const {
-  return slab_.span().Slice(
+  return memory_.slab.span().Slice(
       plan_->scale_maps_offset + tensor.scale_map_index * int64_t{sizeof(ScaleMap)},
       sizeof(ScaleMap));
 }

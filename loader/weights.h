@@ -1,4 +1,5 @@
-// A model's weights in device memory: one slab, laid out by the plan.
+// A model's weights in device memory: one slab, laid out by the plan; and beside it, what serving
+// them takes.
 
 #pragma once
 
@@ -16,15 +17,27 @@
 
 namespace nibble {
 
-// Owns the slab and the reservation that covers it. Immutable after construction; thread-safe.
+// What a load leaves on the device. KV memory and workspace are there if the plan has them; their
+// contents belong to the engine.
+struct ResidentMemory {
+  DeviceBuffer slab;
+  DeviceBuffer kv_cache;
+  DeviceBuffer workspace;
+};
+
+// Owns the memory and the reservation that covers it. Immutable after construction; thread-safe.
 class Weights {
  public:
   Weights(std::shared_ptr<const LoadPlan> plan,
-          std::unique_ptr<VramBudget::Reservation> reservation, DeviceBuffer slab);
+          std::unique_ptr<VramBudget::Reservation> reservation, ResidentMemory memory);
 
   const LoadPlan& plan() const { return *plan_; }
   int64_t allocated_bytes() const;
   int64_t allocated_peak_bytes() const { return reservation_->allocated_peak_bytes(); }
+
+  // Empty if the plan has none.
+  DeviceSpan kv_memory() const { return memory_.kv_cache.span(); }
+  DeviceSpan workspace() const { return memory_.workspace.span(); }
 
   // Where a plane of a part lies, in the tensor's layout; empty if there is none.
   DeviceSpan plane(const PlannedTensor& tensor, const PlannedPart& part, Plane plane) const;
@@ -48,9 +61,9 @@ class Weights {
 
  private:
   std::shared_ptr<const LoadPlan> plan_;
-  // Behind a pointer because the slab points to it; declared before it, so that it ends after it.
+  // Behind a pointer because buffers point to it; declared before it, so that it ends after it.
   std::unique_ptr<VramBudget::Reservation> reservation_;
-  DeviceBuffer slab_;
+  ResidentMemory memory_;
 };
 
 }  // namespace nibble

@@ -96,6 +96,15 @@ absl::Status ForwardPass::QueueStep(Queue& queue, const StepBounds& bounds) {
   return status.ok() ? QueueHead(step) : status;
 }
 
+absl::Status ForwardPass::QueueSample(Queue& queue, const StepBounds& bounds) {
+  return ops_.Sample(queue, {.rows = {bounds.outputs, buffers_.inputs.live_outputs},
+                             .logits = DenseRows(buffers_.logits, recipe_.vocabulary_size),
+                             .samplers = buffers_.samplers,
+                             .adjustments = buffers_.adjustments,
+                             .masks = buffers_.masks,
+                             .results = buffers_.results});
+}
+
 absl::Status ForwardPass::QueueLayer(const Step& step, size_t index) {
   const LayerRecipe& recipe = recipe_.layers[index];
   const LayerWeights& layer = weights_.layers[index];

@@ -37,6 +37,10 @@ class ForwardPass {
   // Queues a step, after its inputs. The logits of its outputs are in logits() when it is done.
   absl::Status QueueStep(Queue& queue, const StepBounds& bounds);
 
+  // Queues the choice of a token for each output, after the step and its samplers.
+  absl::Status QueueSample(Queue& queue, const StepBounds& bounds);
+
+  const StepBuffers& buffers() const { return buffers_; }
   const StepInputSpans& inputs() const { return buffers_.inputs; }
   DeviceSpan logits() const { return buffers_.logits; }  // fp32 [outputs, vocabulary]
   const ModelRecipe& recipe() const { return recipe_; }

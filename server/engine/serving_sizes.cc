@@ -1,9 +1,11 @@
 #include "server/engine/serving_sizes.h"
 
 #include <algorithm>
+#include <string>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/bytes.h"
+#include "kernels/error_details.h"
 #include "server/engine/kv_memory.h"
 #include "server/engine/step_buffers.h"
 
@@ -26,8 +28,8 @@ KvType TypeOf(KvCacheType type) {
 }
 
 absl::Status Refuse(const char* field, int64_t min, int64_t max, int64_t found) {
-  return absl::InvalidArgumentError(
-      absl::StrCat("serving.", field, ": expected ", min, " to ", max, ", found ", found));
+  const std::string name = absl::StrCat("serving.", field);
+  return BadField(name, absl::StrCat(name, ": expected ", min, " to ", max, ", found ", found));
 }
 
 absl::StatusOr<StepLimits> LimitsOf(const ModelRecipe& recipe, const ServingSpec& serving) {

@@ -2,6 +2,9 @@
 
 #include <algorithm>
 
+#include "kernels/sample_ops.h"
+#include "server/engine/sampling_options.h"
+
 namespace nibble {
 namespace {
 
@@ -108,6 +111,14 @@ StepBuffers::StepBuffers(const ModelRecipe& recipe, const StepLimits& limits,
   layout.Rewind(mark);
   outputs = layout.TakeFloats(limits.outputs * recipe.hidden_size);
   logits = layout.TakeFloats(limits.outputs * recipe.vocabulary_size);
+  samplers = layout.Take(limits.outputs * static_cast<int64_t>(sizeof(SamplerRow)));
+  adjustments = layout.Take(AdjustmentsMax(limits) * static_cast<int64_t>(sizeof(LogitAdjustment)));
+  masks = layout.TakeFloats(limits.sequences * CeilDivide(recipe.vocabulary_size, int64_t{32}));
+  results = layout.Take(limits.outputs * static_cast<int64_t>(sizeof(SampledRow)));
+}
+
+int64_t AdjustmentsMax(const StepLimits& limits) {
+  return limits.sequences * (limits.context_tokens + kLogitBiasesMax);
 }
 
 int64_t WorkspaceBytes(const ModelRecipe& recipe, const StepLimits& limits) {

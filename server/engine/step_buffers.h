@@ -88,7 +88,16 @@ struct StepBuffers {
   // Of the head.
   DeviceSpan outputs;  // [O, H]
   DeviceSpan logits;   // [O, V]
+
+  // Of sampling.
+  DeviceSpan samplers;     // SamplerRow [O]
+  DeviceSpan adjustments;  // LogitAdjustment [AdjustmentsMax()]
+  DeviceSpan masks;        // uint32 [S, ceil(V / 32)]
+  DeviceSpan results;      // SampledRow [O]
 };
+
+// Penalties of every token of every sequence, and its biases.
+int64_t AdjustmentsMax(const StepLimits& limits);
 
 int64_t WorkspaceBytes(const ModelRecipe& recipe, const StepLimits& limits);
 

@@ -35,7 +35,8 @@ bool StepInputs::HasRoom(int64_t rows, int64_t outputs) const {
 int64_t StepInputs::Add(const SequenceChunk& chunk) {
   const auto count = std::ssize(chunk.tokens);
   const int64_t end = chunk.first_position + count;
-  Check(count > 0 && chunk.output_count <= count && HasRoom(count, chunk.output_count),
+  Check(count > 0 && chunk.first_output + chunk.output_count <= count &&
+            HasRoom(count, chunk.output_count),
         "a step has room for what is added");
   Check(end <= std::ssize(chunk.pages) * kPageTokens && std::ssize(chunk.pages) <= limits_.pages,
         "a sequence has pages for its tokens");
@@ -49,13 +50,13 @@ int64_t StepInputs::Add(const SequenceChunk& chunk) {
     const int32_t page = chunk.pages[static_cast<size_t>(position / kPageTokens)];
     At(layout_.ids, rows_) = chunk.tokens[static_cast<size_t>(index)];
     At(layout_.positions, rows_) = static_cast<int32_t>(position);
-    At(layout_.slots, rows_) =
-        static_cast<int32_t>(page * kPageTokens + position % kPageTokens);
+    At(layout_.slots, rows_) = static_cast<int32_t>(page * kPageTokens + position % kPageTokens);
     At(layout_.row_sequences, rows_) = static_cast<int32_t>(sequences_);
     ++rows_;
   }
   const int64_t first_output = outputs_;
-  for (int64_t row = rows_ - chunk.output_count; row < rows_; ++row) {
+  for (int64_t index = 0; index < chunk.output_count; ++index) {
+    const int64_t row = rows_ - count + chunk.first_output + index;
     At(layout_.output_rows, outputs_++) = static_cast<int32_t>(row);
   }
   ++sequences_;

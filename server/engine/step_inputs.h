@@ -19,7 +19,8 @@ struct SequenceChunk {
   int64_t first_position = 0;
   std::span<const int32_t> pages;  // Of the sequence so far and of this chunk.
   int32_t state_slot = 0;
-  int64_t output_count = 0;  // Logits of so many of its last tokens are wanted.
+  int64_t first_output = 0;  // The logits of `output_count` tokens are wanted, of `tokens` from
+  int64_t output_count = 0;  // this one on.
 };
 
 // Belongs to one thread.
@@ -47,9 +48,7 @@ class StepInputs {
   int64_t output_count() const { return outputs_; }
 
  private:
-  int32_t& At(int64_t first, int64_t index) {
-    return numbers_[static_cast<size_t>(first + index)];
-  }
+  int32_t& At(int64_t first, int64_t index) { return numbers_[static_cast<size_t>(first + index)]; }
 
   const StepLimits limits_;
   const StepInputLayout layout_;

@@ -11,48 +11,52 @@
 
 #include "kernels/check.h"
 #include "server/engine/forward_pass.h"
+#include "server/engine/serving_plan.h"
 #include "server/engine/step_inputs.h"
 #include "tests/support/loading.h"
 
 namespace nibble {
 
-// Owns everything from weights to KV memory. Pages are handed out to sequences backwards, so that
-// no test passes because page n is at place n.
+// Weights with the memory that serving them takes. Aborts where that does not work.
+struct ServedWeights {
+  ServedWeights(Device& device, const std::filesystem::path& path, const QuantizationSpec& spec,
+                const ServingSpec& serving_spec) {
+    const absl::StatusOr<Checkpoint> checkpoint = OpenForTest(path);
+    Check(checkpoint.ok(), checkpoint.status().ToString().c_str());
+    absl::StatusOr<LoadPlan> plan =
+        MakeLoadPlan(*checkpoint, spec, serving_spec, device.traits(), kStagingBytesMin);
+    Check(plan.ok(), plan.status().ToString().c_str());
+    PlannedServing planned = PlanServing(*checkpoint, *plan);
+    Check(planned.serving.ok(), planned.serving.status().ToString().c_str());
+    serving = *std::move(planned.serving);
+    NullObserver observer;
+    absl::StatusOr<std::unique_ptr<Weights>> loaded = LoadForTest(
+        device, budget, *checkpoint, std::make_shared<const LoadPlan>(*std::move(plan)), observer);
+    Check(loaded.ok(), loaded.status().ToString().c_str());
+    weights = *std::move(loaded);
+  }
+
+  VramBudget budget{1_GiB};
+  std::shared_ptr<const ServingPlan> serving;
+  std::unique_ptr<Weights> weights;
+};
+
+// A forward pass that a test drives itself. Pages are handed out to sequences backwards, so that no
+// test passes because page n is at place n.
 class RunningModel {
  public:
   RunningModel(Device& device, const std::filesystem::path& path, const QuantizationSpec& spec,
                const ServingSpec& serving)
-      : device_(device) {
-    const absl::StatusOr<Checkpoint> checkpoint = OpenForTest(path);
-    Check(checkpoint.ok(), checkpoint.status().ToString().c_str());
-    NullObserver observer;
-    absl::StatusOr<std::unique_ptr<Weights>> weights = LoadForTest(
-        device, budget_, *checkpoint, PlanForTest(*checkpoint, device.traits(), spec), observer);
-    Check(weights.ok(), weights.status().ToString().c_str());
-    weights_ = *std::move(weights);
-    absl::StatusOr<ModelRecipe> recipe =
-        MakeModelRecipe(checkpoint->config, checkpoint->config_json, serving.max_context_tokens);
-    Check(recipe.ok(), recipe.status().ToString().c_str());
-    absl::StatusOr<ServingSizes> sizes = SizeServing(*recipe, serving, device.traits());
-    Check(sizes.ok(), sizes.status().ToString().c_str());
-    absl::StatusOr<ModelWeights> bound = BindWeights(*recipe, *weights_);
+      : served_(device, path, spec, serving), queue_(*device.NewQueue()) {
+    const ServingPlan& plan = *served_.serving;
+    absl::StatusOr<ModelWeights> bound = BindWeights(plan.recipe, *served_.weights);
     Check(bound.ok(), bound.status().ToString().c_str());
-    kv_memory_ =
-        *device.Allocate(std::max(sizes->kv_cache_bytes, device.traits().granularity_bytes));
-    workspace_ = *device.Allocate(sizes->workspace_bytes);
-    queue_ = *device.NewQueue();
-    pass_ = std::make_unique<ForwardPass>(device, *recipe, *std::move(bound), *sizes, kv_memory_,
-                                          workspace_);
-    inputs_ = std::make_unique<StepInputs>(sizes->limits);
+    pass_ =
+        std::make_unique<ForwardPass>(device, plan.recipe, *std::move(bound), plan.sizes,
+                                      served_.weights->kv_memory(), served_.weights->workspace());
+    inputs_ = std::make_unique<StepInputs>(plan.sizes.limits);
     const absl::Status prepared = pass_->Prepare(*queue_);
     Check(prepared.ok(), prepared.ToString().c_str());
-  }
-
-  ~RunningModel() {
-    pass_.reset();
-    queue_.reset();
-    device_.Free(kv_memory_);
-    device_.Free(workspace_);
   }
 
   // One sequence of a step.
@@ -117,11 +121,7 @@ class RunningModel {
     return numbers;
   }
 
-  Device& device_;
-  VramBudget budget_{1_GiB};
-  std::unique_ptr<Weights> weights_;
-  DeviceSpan kv_memory_;
-  DeviceSpan workspace_;
+  ServedWeights served_;
   std::unique_ptr<Queue> queue_;
   std::unique_ptr<ForwardPass> pass_;
   std::unique_ptr<StepInputs> inputs_;
