@@ -39,7 +39,7 @@ class LoadCache::Held {
   }
 
   // No lock: weights stay in place while this lives.
-  const Weights& weights() const { return *entry_->weights; }
+  const Weights& weights() const { return *entry_->loaded.weights; }
 
  private:
   Held(ModelTable& table, EntryPointer entry) : table_(table), entry_(std::move(entry)) {}

@@ -84,8 +84,13 @@ absl::StatusOr<PlannedCheckpoint> OpenAndPlan(std::shared_ptr<const CheckpointDi
   if (!plan.ok()) {
     return plan.status();
   }
+  PlannedServing planned = PlanServing(*checkpoint, *plan);
+  if (!planned.plan_status.ok()) {
+    return planned.plan_status;
+  }
   return PlannedCheckpoint{*std::move(checkpoint),
-                           std::make_shared<const LoadPlan>(*std::move(plan))};
+                           std::make_shared<const LoadPlan>(*std::move(plan)),
+                           std::move(planned.serving)};
 }
 
 PlanAnswer Compare(std::shared_ptr<const LoadPlan> plan, const LedgerSnapshot& ledger) {
@@ -156,10 +161,10 @@ void LoadQueue::Run() {
       directory = std::move(entry->directory);
       ++running_count_;
     }
-    absl::StatusOr<std::unique_ptr<Weights>> weights = WithinHostMemory(
+    absl::StatusOr<LoadedModel> model = WithinHostMemory(
         entry->request.model, [&] { return CarryOut(entry, std::move(directory)); });
-    TellWhy(weights.status());
-    Finish(entry, std::move(weights));
+    TellWhy(model.status());
+    Finish(entry, std::move(model));
     MutexLock lock(table_.mutex());
     --running_count_;
   }
@@ -177,7 +182,7 @@ void LoadQueue::TellWhy(const absl::Status& failure) {
   table_.TellIfBroken(device_);
 }
 
-absl::StatusOr<std::unique_ptr<Weights>> LoadQueue::CarryOut(
+absl::StatusOr<LoadedModel> LoadQueue::CarryOut(
     const EntryPointer& entry, std::shared_ptr<const CheckpointDirectory> directory) {
   absl::StatusOr<PlannedCheckpoint> planned =
       OpenAndPlan(std::move(directory), entry->request.quantization, entry->request.serving,
@@ -200,13 +205,35 @@ absl::StatusOr<std::unique_ptr<Weights>> LoadQueue::CarryOut(
                ? About(entry->request.model, weights.status())
                : weights.status();
   }
+  LoadedModel model;
+  model.weights = *std::move(weights);
+  StartEngine(entry, *planned, model);
   auto origin = std::make_unique<CheckpointOrigin>();
   origin->directory = std::move(planned->checkpoint.directory);
   origin->config = std::move(planned->checkpoint.config);
   origin->config_json = std::move(planned->checkpoint.config_json);
   MutexLock lock(table_.mutex());
   entry->origin = std::move(origin);
-  return weights;
+  return model;
+}
+
+// A model whose engine cannot be made is loaded all the same, for telemetry and export.
+void LoadQueue::StartEngine(const EntryPointer& entry, const PlannedCheckpoint& planned,
+                            LoadedModel& model) {
+  if (!planned.serving.ok()) {
+    model.engine_status = planned.serving.status();
+    return;
+  }
+  const ServingPlan& serving = **planned.serving;
+  model.observer = table_.NewEngineObserver(entry->request.model, device_);
+  absl::StatusOr<std::unique_ptr<Engine>> engine =
+      Engine::Create(device_, *model.weights, serving.recipe, serving.sizes, EngineOptions(),
+                     model.observer.get());
+  if (engine.ok()) {
+    model.engine = *std::move(engine);
+  } else {
+    model.engine_status = About(entry->request.model, engine.status());
+  }
 }
 
 // From the cache's entry of this load, if there is one, else from the source.
@@ -282,25 +309,24 @@ absl::Status LoadQueue::CheckDeviceHasRoom(const ModelEntry& entry, const LoadPl
                      details);
 }
 
-void LoadQueue::Finish(const EntryPointer& entry,
-                       absl::StatusOr<std::unique_ptr<Weights>> weights) {
+void LoadQueue::Finish(const EntryPointer& entry, absl::StatusOr<LoadedModel> model) {
   bool is_ready = false;
   {
     MutexLock lock(table_.mutex());
-    if (!entry->cancelled && !weights.ok()) {
-      table_.Fail(entry, weights.status());
+    if (!entry->cancelled && !model.ok()) {
+      table_.Fail(entry, model.status());
       return;
     }
     is_ready = !entry->cancelled;
     if (is_ready) {
-      table_.BecomeReady(entry, *std::move(weights));
+      table_.BecomeReady(entry, *std::move(model));
     }
   }
   if (is_ready) {
     cache_.Write(entry);
     return;
   }
-  weights = absl::CancelledError("");  // Frees what came too late, before its end is told.
+  model = absl::CancelledError("");  // Frees what came too late, before its end is told.
   MutexLock lock(table_.mutex());
   table_.Remove(entry);
 }

@@ -10,6 +10,7 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/statusor.h"
 #include "kernels/mutex.h"
+#include "server/engine/serving_plan.h"
 #include "server/load_cache.h"
 #include "server/model_table.h"
 
@@ -19,6 +20,7 @@ namespace nibble {
 struct PlannedCheckpoint {
   Checkpoint checkpoint;
   std::shared_ptr<const LoadPlan> plan;
+  absl::StatusOr<std::shared_ptr<const ServingPlan>> serving;  // Or why it does not generate.
 };
 absl::StatusOr<PlannedCheckpoint> OpenAndPlan(std::shared_ptr<const CheckpointDirectory> directory,
                                               const QuantizationSpec& quantization,
@@ -54,8 +56,8 @@ class LoadQueue {
 
  private:
   void Run();
-  absl::StatusOr<std::unique_ptr<Weights>> CarryOut(
-      const EntryPointer& entry, std::shared_ptr<const CheckpointDirectory> directory);
+  absl::StatusOr<LoadedModel> CarryOut(const EntryPointer& entry,
+                                       std::shared_ptr<const CheckpointDirectory> directory);
   absl::StatusOr<std::unique_ptr<Weights>> LoadFromEither(const EntryPointer& entry,
                                                           const PlannedCheckpoint& planned,
                                                           VramBudget::Reservation reservation);
@@ -63,7 +65,8 @@ class LoadQueue {
                                                 const std::shared_ptr<const LoadPlan>& plan);
   absl::Status CheckDeviceHasRoom(const ModelEntry& entry, const LoadPlan& plan);
   void TellWhy(const absl::Status& failure);
-  void Finish(const EntryPointer& entry, absl::StatusOr<std::unique_ptr<Weights>> weights);
+  void StartEngine(const EntryPointer& entry, const PlannedCheckpoint& planned, LoadedModel& model);
+  void Finish(const EntryPointer& entry, absl::StatusOr<LoadedModel> model);
 
   ModelTable& table_;
   Device& device_;

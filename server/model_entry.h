@@ -17,6 +17,7 @@
 #include "loader/cache_key.h"
 #include "loader/checkpoint_directory.h"
 #include "loader/weights.h"
+#include "server/engine/engine.h"
 #include "server/load_caller.h"
 #include "server/model_registry.h"
 
@@ -24,6 +25,14 @@ namespace nibble {
 
 using SteadyTime = std::chrono::steady_clock::time_point;
 using UnloadAnswer = std::function<void(absl::StatusOr<int64_t>)>;
+
+// What a load leaves. Ends in reverse order: the engine before what it reads.
+struct LoadedModel {
+  std::unique_ptr<Weights> weights;
+  std::unique_ptr<EngineObserver> observer;
+  std::unique_ptr<Engine> engine;
+  absl::Status engine_status;  // Why there is no engine.
+};
 
 // A model from the moment it is asked for until it is gone. Whoever works on it shares it; the
 // table lists it.
@@ -47,10 +56,10 @@ struct ModelEntry {
   ModelState state = ModelState::kQueued;
   bool pinned = false;
   bool detached = false;
-  bool load_finished = false;                  // Whichever way.
-  std::shared_ptr<const PlanAnswer> plan;      // As it stood when it was planned.
-  std::shared_ptr<const TensorErrors> errors;  // With error_stats, once loaded.
-  std::unique_ptr<Weights> weights;            // Of kReady, and of kDraining until they are freed.
+  bool load_finished = false;                      // Whichever way.
+  std::shared_ptr<const PlanAnswer> plan;          // As it stood when it was planned.
+  std::shared_ptr<const TensorErrors> errors;      // With error_stats, once loaded.
+  LoadedModel loaded;                              // Of kReady, and of kDraining until it is freed.
   std::unique_ptr<const CheckpointOrigin> origin;  // Of kReady, from then on.
   std::optional<CacheKey> cache_key;               // Under which it is to be cached, once kReady.
   bool from_cache = false;

@@ -67,7 +67,12 @@ class ModelHandle::Lease {
   Lease& operator=(const Lease&) = delete;
 
   // No lock: weights and origin stay in place while a handle lives.
-  const Weights& weights() const { return *entry_->weights; }
+  const Weights& weights() const { return *entry_->loaded.weights; }
+  absl::StatusOr<Engine*> engine() const {
+    const LoadedModel& loaded = entry_->loaded;
+    return loaded.engine == nullptr ? absl::StatusOr<Engine*>(loaded.engine_status)
+                                    : loaded.engine.get();
+  }
   const CheckpointOrigin& origin() const { return *entry_->origin; }
   bool cancelled() const { return entry_->requests_cancelled; }
 
@@ -83,6 +88,7 @@ ModelHandle::~ModelHandle() = default;
 
 const Weights& ModelHandle::weights() const { return lease_->weights(); }
 const CheckpointOrigin& ModelHandle::origin() const { return lease_->origin(); }
+absl::StatusOr<Engine*> ModelHandle::engine() const { return lease_->engine(); }
 bool ModelHandle::cancelled() const { return lease_->cancelled(); }
 
 // In the order of construction; destruction in reverse order is the shutdown's.
@@ -131,7 +137,7 @@ void ModelRegistry::State::Unload(const EntryPointer& entry, absl::Status why,
   }
   if (loads.Withdraw(entry)) {
     table.Remove(entry);
-  } else if (entry->weights != nullptr) {
+  } else if (entry->loaded.weights != nullptr) {
     unloader.Drain(entry, drain_timeout);
   }
 }
@@ -290,6 +296,17 @@ absl::StatusOr<ModelHandle> ModelRegistry::Acquire(absl::string_view model) {
 std::shared_ptr<const StateSnapshot> ModelRegistry::Snapshot() const {
   MutexLock lock(state_->table.mutex());
   return state_->table.Snapshot();
+}
+
+std::vector<std::pair<std::string, EngineStats>> ModelRegistry::ReadEngines() const {
+  std::vector<std::pair<std::string, EngineStats>> engines;
+  MutexLock lock(state_->table.mutex());
+  for (const EntryPointer& entry : state_->table.Live()) {
+    if (entry->loaded.engine != nullptr) {
+      engines.emplace_back(entry->request.model, entry->loaded.engine->stats());
+    }
+  }
+  return engines;
 }
 
 void ModelRegistry::CheckDevice() const { state_->table.TellIfBroken(state_->device); }

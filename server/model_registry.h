@@ -7,6 +7,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -21,6 +22,7 @@
 #include "loader/quantized_cache.h"
 #include "loader/quantizing_loader.h"
 #include "loader/vram_budget.h"
+#include "server/engine/engine.h"
 
 namespace nibble {
 
@@ -134,6 +136,11 @@ class RegistryObserver {
   // At most once: after a load that failed, an unload, or CheckDevice().
   virtual void OnDeviceBroken(const absl::Status& health) = 0;
   virtual void OnCache(const CacheEvent& /*event*/) {}
+
+  // Of a model's engine, on its own thread.
+  virtual void OnInterTokenLatency(absl::string_view /*model*/, absl::Duration /*latency*/) {}
+  virtual void OnRequestDone(absl::string_view /*model*/, const RequestTimes& /*times*/,
+                             const absl::Status& /*status*/) {}
 };
 
 // Keeps a model's weights on the device while it lives; unloading waits for it. Move-only; belongs
@@ -150,6 +157,10 @@ class ModelHandle {
 
   const Weights& weights() const;
   const CheckpointOrigin& origin() const;  // Of the weights.
+
+  // Errors: why the model does not generate: FAILED_PRECONDITION if it was loaded with
+  //   weights_only; UNIMPLEMENTED for its family or an option of it; others of Engine::Create.
+  absl::StatusOr<Engine*> engine() const;
   bool cancelled() const;
 
  private:
@@ -224,6 +235,9 @@ class ModelRegistry {
 
   // Errors: NOT_FOUND; FAILED_PRECONDITION if it is not READY; UNAVAILABLE if it is draining.
   absl::StatusOr<ModelHandle> Acquire(absl::string_view model);
+
+  // What the engines do at the moment, by model. Sampled: no part of the snapshot.
+  std::vector<std::pair<std::string, EngineStats>> ReadEngines() const;
 
   // Cheap while nothing changes: one snapshot is kept and shared.
   std::shared_ptr<const StateSnapshot> Snapshot() const;

@@ -85,9 +85,9 @@ void ModelTable::BeginLoading(ModelEntry& entry) {
   SetState(entry, ModelState::kLoading);
 }
 
-void ModelTable::BecomeReady(const EntryPointer& entry, std::unique_ptr<Weights> weights) {
-  entry->weights = std::move(weights);
-  entry->peak_bytes = entry->weights->allocated_peak_bytes();
+void ModelTable::BecomeReady(const EntryPointer& entry, LoadedModel loaded) {
+  entry->loaded = std::move(loaded);
+  entry->peak_bytes = entry->loaded.weights->allocated_peak_bytes();
   entry->load_duration = absl::FromChrono(std::chrono::steady_clock::now() - entry->loading_since);
   entry->last_used = absl::Now();
   SetState(*entry, ModelState::kReady);
@@ -296,6 +296,29 @@ void ModelTable::TellIfBroken(const Device& device) {
 
 void ModelTable::TellCache(CacheEvent event) {
   announcer_.Post([this, event = std::move(event)] { observer_.OnCache(event); });
+}
+
+std::unique_ptr<EngineObserver> ModelTable::NewEngineObserver(std::string model,
+                                                              const Device& device) {
+  class Observer final : public EngineObserver {
+   public:
+    Observer(ModelTable& table, std::string model, const Device& device)
+        : table_(table), model_(std::move(model)), device_(device) {}
+
+    void OnInterTokenLatency(absl::Duration latency) override {
+      table_.observer_.OnInterTokenLatency(model_, latency);
+    }
+    void OnRequestDone(const RequestTimes& times, const absl::Status& status) override {
+      table_.observer_.OnRequestDone(model_, times, status);
+    }
+    void OnBroken(const absl::Status&) override { table_.TellIfBroken(device_); }
+
+   private:
+    ModelTable& table_;
+    const std::string model_;
+    const Device& device_;
+  };
+  return std::make_unique<Observer>(*this, std::move(model), device);
 }
 
 void ModelTable::Answer(std::function<void()> answer) {

@@ -47,7 +47,7 @@ class ModelTable {
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void SetPlan(ModelEntry& entry, PlanAnswer plan) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void BeginLoading(ModelEntry& entry) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
-  void BecomeReady(const EntryPointer& entry, std::unique_ptr<Weights> weights)
+  void BecomeReady(const EntryPointer& entry, LoadedModel loaded)
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   // `why` is what the callers of a load that is not done will be told.
@@ -95,6 +95,9 @@ class ModelTable {
   // device is broken for good.
   void TellIfBroken(const Device& device);
   void TellCache(CacheEvent event);
+
+  // Tells what an engine does, on the engine's own thread.
+  std::unique_ptr<EngineObserver> NewEngineObserver(std::string model, const Device& device);
 
   // Calls `answer` on the announcing thread, or on this one if that has ended.
   //

@@ -26,6 +26,9 @@ void Unloader::Drain(const EntryPointer& entry, absl::Duration timeout) {
   entry->drain_deadline = std::min(entry->drain_deadline, After(timeout));
   if (std::find(draining_.begin(), draining_.end(), entry) == draining_.end()) {
     draining_.push_back(entry);
+    if (entry->loaded.engine != nullptr) {
+      entry->loaded.engine->Drain();
+    }
   }
   table_.changed().SignalAll();
 }
@@ -44,7 +47,7 @@ void Unloader::Stop() {
 void Unloader::Run() {
   for (;;) {
     EntryPointer idle;
-    std::unique_ptr<Weights> weights;
+    LoadedModel loaded;
     std::unique_ptr<const CheckpointOrigin> origin;
     {
       MutexLock lock(table_.mutex());
@@ -56,11 +59,12 @@ void Unloader::Run() {
       }
       // In the same step as it leaves the list: whoever asks from now on sees a model without
       // weights, which is not drained a second time.
-      weights = std::move(idle->weights);
+      loaded = std::exchange(idle->loaded, {});
       origin = std::move(idle->origin);
     }
-    origin.reset();   // Its open directory goes before the answer too.
-    weights.reset();  // Without the lock: giving gigabytes back takes a while.
+    origin.reset();  // Its open directory goes before the answer too.
+    loaded.engine.reset();
+    loaded.weights.reset();  // Without the lock: giving gigabytes back takes a while.
     table_.TellIfBroken(device_);
     MutexLock lock(table_.mutex());
     table_.Remove(idle);
@@ -75,6 +79,9 @@ void Unloader::Wait() {
   for (const EntryPointer& entry : draining_) {
     if (entry->drain_deadline <= now) {
       entry->requests_cancelled = true;
+      if (entry->loaded.engine != nullptr) {
+        entry->loaded.engine->Abort();
+      }
     } else {
       next = std::min(next, entry->drain_deadline);
     }

@@ -13,6 +13,7 @@
 #include "server/command_line/plan_table.h"
 #include "server/command_line/spec_settings.h"
 #include "server/device_choice.h"
+#include "server/engine/serving_plan.h"
 
 namespace nibble {
 namespace {
@@ -55,6 +56,9 @@ int RunPlan(const PlanOptions& options) {
                                                *TraitsOf(options.device), options.staging_bytes);
   if (!plan.ok()) {
     return ReportFailure(plan.status());
+  }
+  if (const PlannedServing serving = PlanServing(*checkpoint, *plan); !serving.plan_status.ok()) {
+    return ReportFailure(serving.plan_status);
   }
   const v1::Plan message = Answer(options, *std::move(plan));
   if (options.json) {
