@@ -1,0 +1,223 @@
+#include "server/engine/text/model_text.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "server/engine/recipe_reader.h"
+
+namespace nibble {
+namespace {
+
+using Json = nlohmann::json;
+
+// Far beyond any; tokenizer.json has a limit of its own.
+constexpr int64_t kTokenizerBytesMax = int64_t{64} << 20;
+constexpr int64_t kSmallFileBytesMax = int64_t{4} << 20;
+
+constexpr absl::string_view kSpecialTokens[] = {"bos_token", "eos_token", "unk_token", "sep_token",
+                                                "pad_token", "cls_token", "mask_token"};
+
+// Errors: those of opening; RESOURCE_EXHAUSTED if it is longer than that.
+absl::StatusOr<std::string> ReadWhole(const CheckpointDirectory& directory,
+                                      absl::string_view file_name, int64_t bytes_max) {
+  const absl::StatusOr<std::unique_ptr<ReadOnlyFile>> file = directory.Open(file_name);
+  if (!file.ok()) {
+    return file.status();
+  }
+  const absl::StatusOr<FileIdentity> identity = (*file)->Identify();
+  if (!identity.ok()) {
+    return identity.status();
+  }
+  if (identity->bytes > bytes_max) {
+    return absl::ResourceExhaustedError(absl::StrCat(file_name, ": expected at most ", bytes_max,
+                                                     " bytes, found ", identity->bytes));
+  }
+  std::string text(static_cast<size_t>(identity->bytes), '\0');
+  if (absl::Status status = (*file)->Read(0, std::as_writable_bytes(std::span(text)));
+      !status.ok()) {
+    return status;
+  }
+  return text;
+}
+
+// An object, or an empty one where the file is missing or no JSON: these files only add to others.
+Json ReadObject(const CheckpointDirectory& directory, absl::string_view file_name) {
+  const absl::StatusOr<std::string> text = ReadWhole(directory, file_name, kSmallFileBytesMax);
+  Json json = text.ok() ? Json::parse(*text, nullptr, false) : Json::object();
+  return json.is_object() ? json : Json::object();
+}
+
+// eos_token_id: a number or an array of them.
+std::vector<int32_t> StopTokens(const Json& config) {
+  std::vector<int32_t> ids;
+  const auto found = config.find("eos_token_id");
+  if (found == config.end()) {
+    return ids;
+  }
+  const auto add = [&ids](const Json& id) {
+    if (id.is_number_integer() && id.get<int64_t>() >= 0 && id.get<int64_t>() <= INT32_MAX) {
+      ids.push_back(id.get<int32_t>());
+    }
+  };
+  if (found->is_array()) {
+    std::for_each(found->begin(), found->end(), add);
+  } else {
+    add(*found);
+  }
+  return ids;
+}
+
+GenerationDefaults ReadDefaults(const CheckpointDirectory& directory,
+                                absl::string_view config_json) {
+  GenerationDefaults defaults;
+  const Json generation = ReadObject(directory, "generation_config.json");
+  RecipeReader reader(generation, "generation_config.json: ");
+  SamplingOptions& sampling = defaults.sampling;
+  const auto number = [&reader](absl::string_view key, float otherwise) {
+    return static_cast<float>(reader.Number(key, double{otherwise}));
+  };
+  sampling.temperature = number("temperature", 1);
+  sampling.top_k = reader.Integer("top_k", 0);
+  sampling.top_p = number("top_p", 1);
+  sampling.min_p = number("min_p", 0);
+  sampling.repetition_penalty = number("repetition_penalty", 1);
+  if (!reader.Boolean("do_sample", true)) {
+    sampling.temperature = 0;
+  }
+  // Nonsense in the file must not make every request fail.
+  if (!Validate(sampling, 1).ok()) {
+    sampling = SamplingOptions();
+  }
+  defaults.stop_token_ids = StopTokens(generation);
+  if (defaults.stop_token_ids.empty()) {
+    const Json config = Json::parse(config_json.begin(), config_json.end(), nullptr, false);
+    if (config.is_object()) {
+      const auto nested = config.find("text_config");
+      defaults.stop_token_ids = StopTokens(config);
+      if (defaults.stop_token_ids.empty() && nested != config.end() && nested->is_object()) {
+        defaults.stop_token_ids = StopTokens(*nested);
+      }
+    }
+  }
+  return defaults;
+}
+
+// A special token is a string, or an object whose content is one.
+void AddSpecialTokens(const Json& config, TemplateJson& variables) {
+  for (const absl::string_view name : kSpecialTokens) {
+    const auto found = config.find(std::string(name));
+    if (found == config.end()) {
+      continue;
+    }
+    if (found->is_string()) {
+      variables[std::string(name)] = found->get<std::string>();
+    } else if (found->is_object() && found->contains("content") &&
+               (*found)["content"].is_string()) {
+      variables[std::string(name)] = (*found)["content"].get<std::string>();
+    }
+  }
+}
+
+std::map<std::string, absl::StatusOr<ChatTemplate>> ReadTemplates(
+    const CheckpointDirectory& directory, const Json& config) {
+  std::map<std::string, absl::StatusOr<ChatTemplate>> templates;
+  const auto found = config.find("chat_template");
+  if (found != config.end() && found->is_string()) {
+    templates.emplace("default", ChatTemplate::Parse(found->get<std::string>()));
+  } else if (found != config.end() && found->is_array()) {
+    for (const Json& named : *found) {
+      if (named.is_object() && named.contains("name") && named["name"].is_string() &&
+          named.contains("template") && named["template"].is_string()) {
+        templates.insert_or_assign(named["name"].get<std::string>(),
+                                   ChatTemplate::Parse(named["template"].get<std::string>()));
+      }
+    }
+  }
+  // The newer place counts.
+  absl::StatusOr<std::string> file =
+      ReadWhole(directory, "chat_template.jinja", kSmallFileBytesMax);
+  if (file.ok()) {
+    templates.insert_or_assign("default", ChatTemplate::Parse(*file));
+  } else if (!absl::IsNotFound(file.status())) {
+    templates.insert_or_assign("default", file.status());
+  }
+  return templates;
+}
+
+}  // namespace
+
+std::shared_ptr<const ModelText> ModelText::Load(const CheckpointDirectory& directory,
+                                                 absl::string_view config_json) {
+  auto model = std::shared_ptr<ModelText>(new ModelText());
+  const absl::StatusOr<std::string> file =
+      ReadWhole(directory, "tokenizer.json", kTokenizerBytesMax);
+  if (file.ok()) {
+    model->tokenizer_ = ParseTokenizer("tokenizer.json", *file);
+  } else if (absl::IsNotFound(file.status())) {
+    model->tokenizer_ = absl::FailedPreconditionError(
+        "the model has no tokenizer.json: it takes and gives token ids alone");
+  } else {
+    model->tokenizer_ = file.status();
+  }
+  const Json config = ReadObject(directory, "tokenizer_config.json");
+  AddSpecialTokens(config, model->special_tokens_);
+  model->templates_ = ReadTemplates(directory, config);
+  model->defaults_ = ReadDefaults(directory, config_json);
+  return model;
+}
+
+absl::StatusOr<const Tokenizer*> ModelText::tokenizer() const {
+  return tokenizer_.ok() ? absl::StatusOr<const Tokenizer*>(tokenizer_->get())
+                         : absl::StatusOr<const Tokenizer*>(tokenizer_.status());
+}
+
+absl::StatusOr<std::vector<int32_t>> ModelText::Encode(absl::string_view text,
+                                                       const EncodeOptions& options) const {
+  if (!tokenizer_.ok()) {
+    return tokenizer_.status();
+  }
+  const absl::StatusOr<std::vector<uint32_t>> ids = (*tokenizer_)->Encode(text, options);
+  if (!ids.ok()) {
+    return ids.status();
+  }
+  return std::vector<int32_t>(ids->begin(), ids->end());
+}
+
+absl::StatusOr<std::string> ModelText::Render(TemplateJson variables) const {
+  const auto tools = variables.find("tools");
+  const bool has_tools = tools != variables.end() && tools->is_array() && !tools->empty();
+  auto found = has_tools ? templates_.find("tool_use") : templates_.end();
+  if (found == templates_.end()) {
+    found = templates_.find("default");
+  }
+  if (found == templates_.end()) {
+    return absl::FailedPreconditionError(
+        "the model has no chat template: it takes a prompt, not messages");
+  }
+  if (!found->second.ok()) {
+    return found->second.status();
+  }
+  for (const auto& [name, token] : special_tokens_.items()) {
+    if (!variables.contains(name)) {
+      variables[name] = token;
+    }
+  }
+  return found->second->Render(variables);
+}
+
+absl::StatusOr<std::vector<std::string>> ModelText::TokenBytes(int64_t vocabulary_size) const {
+  if (!tokenizer_.ok()) {
+    return tokenizer_.status();
+  }
+  std::vector<std::string> bytes(static_cast<size_t>(vocabulary_size));
+  for (size_t id = 0; id < bytes.size(); ++id) {
+    const auto token = static_cast<uint32_t>(id);
+    if (!(*tokenizer_)->IsSpecial(token)) {
+      bytes[id] = (*tokenizer_)->TokenBytes(token).value_or("");
+    }
+  }
+  return bytes;
+}
+
+}  // namespace nibble

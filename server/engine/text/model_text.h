@@ -1,0 +1,66 @@
+// What of a checkpoint's files makes tokens of text, and text of tokens: its tokenizer, its chat
+// templates, and how it is to be sampled.
+
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "loader/checkpoint_directory.h"
+#include "server/engine/chat/chat_template.h"
+#include "server/engine/sampling_options.h"
+#include "server/engine/tokenizer/tokenizer.h"
+
+namespace nibble {
+
+// generation_config.json and config.json: what counts where a request says nothing.
+struct GenerationDefaults {
+  SamplingOptions sampling;
+  std::vector<int32_t> stop_token_ids;  // eos_token_id.
+};
+
+// Immutable and thread-safe.
+class ModelText {
+ public:
+  // Reads tokenizer.json, tokenizer_config.json, chat_template.jinja and generation_config.json, as
+  // far as they are there. What is missing or broken is told when it is used: a model without a
+  // tokenizer serves token ids.
+  static std::shared_ptr<const ModelText> Load(const CheckpointDirectory& directory,
+                                               absl::string_view config_json);
+
+  // Errors: FAILED_PRECONDITION without tokenizer.json, or the error of reading it.
+  absl::StatusOr<const Tokenizer*> tokenizer() const;
+
+  // Errors: as above; those of Tokenizer::Encode.
+  absl::StatusOr<std::vector<int32_t>> Encode(absl::string_view text,
+                                              const EncodeOptions& options) const;
+
+  // The prompt for `variables`, by the template for tools if there is one and tools are given.
+  //
+  // Errors: FAILED_PRECONDITION without a chat template; its own error; those of
+  //   ChatTemplate::Render.
+  absl::StatusOr<std::string> Render(TemplateJson variables) const;
+
+  // The bytes of each token for constrained sampling, of special ones nothing; made once.
+  //
+  // Errors: those of tokenizer().
+  absl::StatusOr<std::vector<std::string>> TokenBytes(int64_t vocabulary_size) const;
+
+  const GenerationDefaults& defaults() const { return defaults_; }
+
+ private:
+  ModelText() = default;
+
+  absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer_ = absl::UnknownError("");
+  std::map<std::string, absl::StatusOr<ChatTemplate>> templates_;  // By name.
+  TemplateJson special_tokens_ = TemplateJson::object();           // "bos_token" and the like.
+  GenerationDefaults defaults_;
+};
+
+}  // namespace nibble
