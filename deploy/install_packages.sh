@@ -8,7 +8,7 @@ set -euo pipefail
 # To configure and build, and what the quickstart uses.
 build=(
   ca-certificates cmake g++ git libabsl-dev libbenchmark-dev libboost1.81-dev libc-ares-dev
-  libcli11-dev libgmock-dev libgrpc++-dev libgtest-dev libhwy-dev libpcre2-dev libprotobuf-dev
+  libcli11-dev libedit-dev libgmock-dev libgrpc++-dev libgtest-dev libhwy-dev libpcre2-dev libprotobuf-dev
   libre2-dev libspdlog-dev libssl-dev libtomlplusplus-dev libutf8proc-dev libxxhash-dev ninja-build
   nlohmann-json3-dev pkg-config prometheus-cpp-dev protobuf-compiler protobuf-compiler-grpc python3 zlib1g-dev
 )

@@ -10,6 +10,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/change_feed.h"
+#include "server/generation_service.h"
 #include "server/grpc_server.h"
 #include "server/http_server.h"
 #include "server/listener.h"
@@ -59,6 +60,7 @@ class Front::Servers {
         feed_(backend.budget),
         model_service_(backend.registry, backend.exporter, feed_, backend.logger,
                        backend.device.name()),
+        generation_service_(backend.registry, backend.logger),
         memory_service_(backend.registry, backend.budget, backend.device, feed_, backend.logger),
         listener_(options.connections_max),
         http_(HttpOptions{.check_host = check_host}, [this] { return RenderMetrics(); }) {}
@@ -67,8 +69,9 @@ class Front::Servers {
 
   absl::Status Start(Descriptor grpc_socket, Descriptor http_socket) {
     absl::StatusOr<std::unique_ptr<GrpcServer>> server = GrpcServer::Start(
-        {&model_service_, &memory_service_},
-        {v1::ModelService::service_full_name(), v1::MemoryService::service_full_name()});
+        {&model_service_, &generation_service_, &memory_service_},
+        {v1::ModelService::service_full_name(), v1::GenerationService::service_full_name(),
+         v1::MemoryService::service_full_name()});
     if (!server.ok()) {
       return server.status();
     }
@@ -109,6 +112,7 @@ class Front::Servers {
   const FrontBackend backend_;
   ChangeFeed feed_;
   ModelService model_service_;
+  GenerationService generation_service_;
   MemoryService memory_service_;
   std::unique_ptr<GrpcServer> grpc_;
   Listener listener_;  // Asked by http_ until its thread has ended.

@@ -208,6 +208,7 @@ absl::StatusOr<LoadedModel> LoadQueue::CarryOut(
   LoadedModel model;
   model.weights = *std::move(weights);
   StartEngine(entry, *planned, model);
+  model.text = ModelText::Load(*planned->checkpoint.directory, planned->checkpoint.config_json);
   auto origin = std::make_unique<CheckpointOrigin>();
   origin->directory = std::move(planned->checkpoint.directory);
   origin->config = std::move(planned->checkpoint.config);

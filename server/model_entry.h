@@ -18,6 +18,7 @@
 #include "loader/checkpoint_directory.h"
 #include "loader/weights.h"
 #include "server/engine/engine.h"
+#include "server/engine/text/model_text.h"
 #include "server/load_caller.h"
 #include "server/model_registry.h"
 
@@ -32,6 +33,7 @@ struct LoadedModel {
   std::unique_ptr<EngineObserver> observer;
   std::unique_ptr<Engine> engine;
   absl::Status engine_status;  // Why there is no engine.
+  std::shared_ptr<const ModelText> text;
 };
 
 // A model from the moment it is asked for until it is gone. Whoever works on it shares it; the

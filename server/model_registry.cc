@@ -74,6 +74,7 @@ class ModelHandle::Lease {
                                     : loaded.engine.get();
   }
   const CheckpointOrigin& origin() const { return *entry_->origin; }
+  const std::shared_ptr<const ModelText>& text() const { return entry_->loaded.text; }
   bool cancelled() const { return entry_->requests_cancelled; }
 
  private:
@@ -89,6 +90,7 @@ ModelHandle::~ModelHandle() = default;
 const Weights& ModelHandle::weights() const { return lease_->weights(); }
 const CheckpointOrigin& ModelHandle::origin() const { return lease_->origin(); }
 absl::StatusOr<Engine*> ModelHandle::engine() const { return lease_->engine(); }
+const std::shared_ptr<const ModelText>& ModelHandle::text() const { return lease_->text(); }
 bool ModelHandle::cancelled() const { return lease_->cancelled(); }
 
 // In the order of construction; destruction in reverse order is the shutdown's.

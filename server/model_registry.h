@@ -23,6 +23,7 @@
 #include "loader/quantizing_loader.h"
 #include "loader/vram_budget.h"
 #include "server/engine/engine.h"
+#include "server/engine/text/model_text.h"
 
 namespace nibble {
 
@@ -161,6 +162,8 @@ class ModelHandle {
   // Errors: why the model does not generate: FAILED_PRECONDITION if it was loaded with
   //   weights_only; UNIMPLEMENTED for its family or an option of it; others of Engine::Create.
   absl::StatusOr<Engine*> engine() const;
+
+  const std::shared_ptr<const ModelText>& text() const;
   bool cancelled() const;
 
  private:

@@ -37,6 +37,7 @@ Client::Client(const ClientOptions& options) : address_(options.address) {
       grpc::CreateCustomChannel(address_, grpc::InsecureChannelCredentials(), arguments);
   models_ = v1::ModelService::NewStub(channel);
   memory_ = v1::MemoryService::NewStub(channel);
+  generation_ = v1::GenerationService::NewStub(channel);
 }
 
 absl::Status Client::Outcome(const grpc::Status& status) const {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <grpcpp/client_context.h>
+#include <nibble/v1/generation.grpc.pb.h>
 #include <nibble/v1/memory.grpc.pb.h>
 #include <nibble/v1/model.grpc.pb.h>
 
@@ -32,6 +33,7 @@ class Client {
 
   v1::ModelService::Stub& models() { return *models_; }
   v1::MemoryService::Stub& memory() { return *memory_; }
+  v1::GenerationService::Stub& generation() { return *generation_; }
 
   // The outcome of a call, with the address and what to do if no daemon answered.
   absl::Status Outcome(const grpc::Status& status) const;
@@ -40,6 +42,7 @@ class Client {
   const std::string address_;
   std::unique_ptr<v1::ModelService::Stub> models_;
   std::unique_ptr<v1::MemoryService::Stub> memory_;
+  std::unique_ptr<v1::GenerationService::Stub> generation_;
 };
 
 // Prints `message` as JSON to stdout, with the field names of the .proto files and every field.

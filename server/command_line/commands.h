@@ -12,6 +12,8 @@ Command ServeCommand();
 Command PlanCommand();
 Command LoadCommand();
 Command UnloadCommand();
+Command GenerateCommand();
+Command ChatCommand();
 Command ExportCommand();
 Command PsCommand();
 Command MemoryCommand();
