@@ -80,10 +80,10 @@ __device__ __forceinline__ StepSequence SequenceAt(const Sequences& sequences, i
 //   bytes  4 read + 4 written a number, and the state; bound by latency
 __global__ void __launch_bounds__(kConvolutionThreads)
     ShortConvolutionKernel(Sequences sequences, int taps,
-                           Weights weights,  // [channels, taps]
-                           Rows source,      // [M, channels]
-                           Rows target,      // [M, channels]
-                           float* state) {   // [slots, taps - 1, channels]
+                           WeightElements weights,  // [channels, taps]
+                           Rows source,             // [M, channels]
+                           Rows target,             // [M, channels]
+                           float* state) {          // [slots, taps - 1, channels]
   const int64_t channel = static_cast<int64_t>(blockIdx.y) * kConvolutionThreads + threadIdx.x;
   const int64_t channels = source.width;
   const StepSequence sequence = SequenceAt(sequences, static_cast<int>(blockIdx.x));
@@ -117,15 +117,15 @@ struct DeltaForm {
   int value_heads;
   int key_size;
   int value_size;
-  Rows queries;     // [M, key_heads, key_size]
-  Rows keys;        // [M, key_heads, key_size]
-  Rows values;      // [M, value_heads, value_size]
-  Rows decay_gate;  // [M, value_heads]
-  Rows write_gate;  // [M, value_heads]
-  Weights decay;    // [value_heads]
-  Weights bias;     // [value_heads]
-  Rows target;      // [M, value_heads, value_size]
-  float* state;     // [slots, value_heads, key_size, value_size]
+  Rows queries;          // [M, key_heads, key_size]
+  Rows keys;             // [M, key_heads, key_size]
+  Rows values;           // [M, value_heads, value_size]
+  Rows decay_gate;       // [M, value_heads]
+  Rows write_gate;       // [M, value_heads]
+  WeightElements decay;  // [value_heads]
+  WeightElements bias;   // [value_heads]
+  Rows target;           // [M, value_heads, value_size]
+  float* state;          // [slots, value_heads, key_size, value_size]
 };
 
 struct DeltaShared {
@@ -250,8 +250,8 @@ void Launch(const DeltaRuleArgs& args, cudaStream_t stream) {
   form.values = RowsOf(args.values);
   form.decay_gate = RowsOf(args.decay_gate);
   form.write_gate = RowsOf(args.write_gate);
-  form.decay = WeightsOf(args.decay);
-  form.bias = WeightsOf(args.bias);
+  form.decay = WeightElementsOf(args.decay);
+  form.bias = WeightElementsOf(args.bias);
   form.target = RowsOf(args.target);
   form.state = PointerTo<float>(args.state);
   const dim3 grid(static_cast<unsigned int>(args.sequences.bound),
@@ -268,7 +268,7 @@ cudaError_t LaunchShortConvolution(const ShortConvolutionArgs& args, cudaStream_
                   CtasFor(args.source.width, kConvolutionThreads));
   ShortConvolutionKernel<<<grid, kConvolutionThreads, 0, stream>>>(
       SequencesOf(args.sequences, args.rows, args.slot_count), static_cast<int>(args.taps),
-      WeightsOf(args.weight), RowsOf(args.source), RowsOf(args.target),
+      WeightElementsOf(args.weight), RowsOf(args.source), RowsOf(args.target),
       PointerTo<float>(args.state));
   return cudaGetLastError();
 }

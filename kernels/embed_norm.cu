@@ -63,7 +63,7 @@ __device__ float CtaSum(float value, float* warps) {  // [32]
 //   bytes  4 read + 4 written a number, the rest from the cache; bound by latency
 __global__ void __launch_bounds__(kNormThreadsMax)
     NormKernel(LiveCount rows, NormKind kind, float epsilon,
-               Weights weights,  // [width], or [groups, width] if not shared
+               WeightElements weights,  // [width], or [groups, width] if not shared
                bool shared_weights,
                Rows source,    // [M, groups, width]
                Rows target) {  // [M, groups, width]
@@ -137,7 +137,7 @@ cudaError_t LaunchNorm(const NormArgs& args, cudaStream_t stream) {
   const dim3 grid(static_cast<unsigned int>(args.rows.bound),
                   static_cast<unsigned int>(args.source.groups));
   NormKernel<<<grid, static_cast<unsigned int>(threads), 0, stream>>>(
-      LiveCountOf(args.rows), args.kind, args.epsilon, WeightsOf(args.weight), shared,
+      LiveCountOf(args.rows), args.kind, args.epsilon, WeightElementsOf(args.weight), shared,
       RowsOf(args.source), RowsOf(args.target));
   return cudaGetLastError();
 }

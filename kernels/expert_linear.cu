@@ -137,9 +137,9 @@ __global__ void __launch_bounds__(kTileThreads)
     if (expert < pairs.expert_count) {
       const MatrixPlanes planes = matrices[expert];
       if (pairs.IsWide<kKind>(planes)) {
-        MultiplyTile<kKind, true>(form, planes, Weights{}, first, row_count, shared);
+        MultiplyTile<kKind, true>(form, planes, WeightElements{}, first, row_count, shared);
       } else {
-        MultiplyTile<kKind, false>(form, planes, Weights{}, first, row_count, shared);
+        MultiplyTile<kKind, false>(form, planes, WeightElements{}, first, row_count, shared);
       }
       continue;
     }

@@ -24,7 +24,7 @@ template <ElementKind kKind, bool kWide, int kRows>
 __global__ void __launch_bounds__(kFewThreads)
     LinearFewKernel(LiveCount rows, const __grid_constant__ MatrixForm form,
                     MatrixPlanes planes,  // [N, K]
-                    Weights bias,         // [N]
+                    WeightElements bias,  // [N]
                     Rows source,          // [M, K]
                     Rows target) {        // [M, N]
   __shared__ FewShared shared;
@@ -49,7 +49,7 @@ template <ElementKind kKind, bool kWide>
 __global__ void __launch_bounds__(kTileThreads)
     LinearTileKernel(LiveCount rows, const __grid_constant__ MatrixForm form,
                      MatrixPlanes planes,  // [N, K]
-                     Weights bias,         // [N]
+                     WeightElements bias,  // [N]
                      Rows source,          // [M, K]
                      Rows target) {        // [M, N]
   __shared__ __align__(16) TileShared shared;
@@ -74,7 +74,7 @@ void LaunchFew(const LinearArgs& args, cudaStream_t stream) {
   const dim3 grid(CtasFor(args.weight.shape.rows, kFewColumns), CtasFor(args.rows.bound, kRows));
   LinearFewKernel<kKind, kWide, kRows><<<grid, kFewThreads, 0, stream>>>(
       LiveCountOf(args.rows), MatrixFormOf(args.weight.shape), args.weight.planes,
-      WeightsOf(args.bias), RowsOf(args.source), RowsOf(args.target));
+      WeightElementsOf(args.bias), RowsOf(args.source), RowsOf(args.target));
 }
 
 template <ElementKind kKind, bool kWide>
@@ -83,7 +83,7 @@ void LaunchTiles(const LinearArgs& args, cudaStream_t stream) {
                   CtasFor(args.rows.bound, kTileRows));
   LinearTileKernel<kKind, kWide><<<grid, kTileThreads, 0, stream>>>(
       LiveCountOf(args.rows), MatrixFormOf(args.weight.shape), args.weight.planes,
-      WeightsOf(args.bias), RowsOf(args.source), RowsOf(args.target));
+      WeightElementsOf(args.bias), RowsOf(args.source), RowsOf(args.target));
 }
 
 template <ElementKind kKind, bool kWide>

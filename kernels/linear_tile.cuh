@@ -107,7 +107,7 @@ __device__ __forceinline__ void MultiplyPiece(const TileShared& shared, int row,
 // kWide, HasWideRows() and sources are aligned to 16 bytes. Ends with a __syncthreads().
 template <ElementKind kKind, bool kWide>
 __device__ __forceinline__ void MultiplyTile(const MatrixForm& form, const MatrixPlanes& planes,
-                                             Weights bias, int64_t first, int row_count,
+                                             WeightElements bias, int64_t first, int row_count,
                                              TileShared& shared) {
   const int thread = static_cast<int>(threadIdx.x);
   const int row = thread / kColumnThreads * kThreadRows;

@@ -55,7 +55,7 @@ inline Rows RowsOf(const Activations& activations) {
 
 // A vector of weights. Its type is the same for a whole launch, so the branch costs nothing that
 // an instance for each type would save.
-struct Weights {
+struct WeightElements {
   const void* data;  // Null: there are none.
   FloatType type;
 
@@ -71,7 +71,7 @@ struct Weights {
   }
 };
 
-inline Weights WeightsOf(const WeightVector& vector) {
+inline WeightElements WeightElementsOf(const WeightVector& vector) {
   return {vector.span.empty() ? nullptr : PointerTo<const void>(vector.span), vector.type};
 }
 
