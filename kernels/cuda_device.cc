@@ -77,6 +77,9 @@ absl::Status CudaDevice::Open(int queue_count) {
   pci_bus_id_ = bus_id.data();
   status.Update(context_.MakeCurrent());
   status.Update(ops_.LoadKernels());
+  if (status.ok()) {
+    status = step_ops_.LoadKernels();
+  }
   if (!status.ok()) {
     return status;
   }

@@ -1,65 +1,90 @@
 #include "kernels/cuda_step_ops.h"
 
+#include "kernels/cuda_queue.h"
+#include "kernels/step_kernels.h"
+
 namespace nibble {
 
-absl::Status CudaStepOps::Embed(Queue&, const EmbedArgs&) {
-  return absl::UnimplementedError("Embed on CUDA");
+template <typename Args>
+absl::Status CudaStepOps::Launch(Queue& queue, const Args& args,
+                                 cudaError_t (*launch)(const Args&, cudaStream_t),
+                                 const char* name) {
+  absl::Status status = CheckArgs(args);
+  status.Update(context_.MakeCurrent());
+  if (!status.ok()) {
+    return status;
+  }
+  return context_.Check(launch(args, static_cast<CudaQueue&>(queue).stream()), name);
 }
 
-absl::Status CudaStepOps::Norm(Queue&, const NormArgs&) {
-  return absl::UnimplementedError("Norm on CUDA");
+absl::Status CudaStepOps::LoadKernels() {
+  for (const auto load : {LoadStepElementwise, LoadEmbedNorm, LoadLinear, LoadPagedAttention,
+                          LoadExperts, LoadExpertLinear, LoadDeltaRule}) {
+    if (absl::Status status = context_.Check(load(), "cudaFuncGetAttributes"); !status.ok()) {
+      return status;
+    }
+  }
+  return absl::OkStatus();
 }
 
-absl::Status CudaStepOps::Linear(Queue&, const LinearArgs&) {
-  return absl::UnimplementedError("Linear on CUDA");
+absl::Status CudaStepOps::Embed(Queue& queue, const EmbedArgs& args) {
+  return Launch(queue, args, LaunchEmbed, "LaunchEmbed");
 }
 
-absl::Status CudaStepOps::Rope(Queue&, const RopeArgs&) {
-  return absl::UnimplementedError("Rope on CUDA");
+absl::Status CudaStepOps::Norm(Queue& queue, const NormArgs& args) {
+  return Launch(queue, args, LaunchNorm, "LaunchNorm");
 }
 
-absl::Status CudaStepOps::StoreKv(Queue&, const StoreKvArgs&) {
-  return absl::UnimplementedError("StoreKv on CUDA");
+absl::Status CudaStepOps::Linear(Queue& queue, const LinearArgs& args) {
+  return Launch(queue, args, LaunchLinear, "LaunchLinear");
 }
 
-absl::Status CudaStepOps::Attention(Queue&, const AttentionArgs&) {
-  return absl::UnimplementedError("Attention on CUDA");
+absl::Status CudaStepOps::Rope(Queue& queue, const RopeArgs& args) {
+  return Launch(queue, args, LaunchRope, "LaunchRope");
 }
 
-absl::Status CudaStepOps::Gate(Queue&, const GateArgs&) {
-  return absl::UnimplementedError("Gate on CUDA");
+absl::Status CudaStepOps::StoreKv(Queue& queue, const StoreKvArgs& args) {
+  return Launch(queue, args, LaunchStoreKv, "LaunchStoreKv");
 }
 
-absl::Status CudaStepOps::Add(Queue&, const AddArgs&) {
-  return absl::UnimplementedError("Add on CUDA");
+absl::Status CudaStepOps::Attention(Queue& queue, const AttentionArgs& args) {
+  return Launch(queue, args, LaunchAttention, "LaunchAttention");
 }
 
-absl::Status CudaStepOps::GatherRows(Queue&, const GatherRowsArgs&) {
-  return absl::UnimplementedError("GatherRows on CUDA");
+absl::Status CudaStepOps::Gate(Queue& queue, const GateArgs& args) {
+  return Launch(queue, args, LaunchGate, "LaunchGate");
 }
 
-absl::Status CudaStepOps::ScaleLogits(Queue&, const ScaleLogitsArgs&) {
-  return absl::UnimplementedError("ScaleLogits on CUDA");
+absl::Status CudaStepOps::Add(Queue& queue, const AddArgs& args) {
+  return Launch(queue, args, LaunchAdd, "LaunchAdd");
 }
 
-absl::Status CudaStepOps::Route(Queue&, const RouteArgs&) {
-  return absl::UnimplementedError("Route on CUDA");
+absl::Status CudaStepOps::GatherRows(Queue& queue, const GatherRowsArgs& args) {
+  return Launch(queue, args, LaunchGatherRows, "LaunchGatherRows");
 }
 
-absl::Status CudaStepOps::ExpertLinear(Queue&, const ExpertLinearArgs&) {
-  return absl::UnimplementedError("ExpertLinear on CUDA");
+absl::Status CudaStepOps::ScaleLogits(Queue& queue, const ScaleLogitsArgs& args) {
+  return Launch(queue, args, LaunchScaleLogits, "LaunchScaleLogits");
 }
 
-absl::Status CudaStepOps::CombineExperts(Queue&, const CombineExpertsArgs&) {
-  return absl::UnimplementedError("CombineExperts on CUDA");
+absl::Status CudaStepOps::Route(Queue& queue, const RouteArgs& args) {
+  return Launch(queue, args, LaunchRoute, "LaunchRoute");
 }
 
-absl::Status CudaStepOps::ShortConvolution(Queue&, const ShortConvolutionArgs&) {
-  return absl::UnimplementedError("ShortConvolution on CUDA");
+absl::Status CudaStepOps::ExpertLinear(Queue& queue, const ExpertLinearArgs& args) {
+  return Launch(queue, args, LaunchExpertLinear, "LaunchExpertLinear");
 }
 
-absl::Status CudaStepOps::DeltaRule(Queue&, const DeltaRuleArgs&) {
-  return absl::UnimplementedError("DeltaRule on CUDA");
+absl::Status CudaStepOps::CombineExperts(Queue& queue, const CombineExpertsArgs& args) {
+  return Launch(queue, args, LaunchCombineExperts, "LaunchCombineExperts");
+}
+
+absl::Status CudaStepOps::ShortConvolution(Queue& queue, const ShortConvolutionArgs& args) {
+  return Launch(queue, args, LaunchShortConvolution, "LaunchShortConvolution");
+}
+
+absl::Status CudaStepOps::DeltaRule(Queue& queue, const DeltaRuleArgs& args) {
+  return Launch(queue, args, LaunchDeltaRule, "LaunchDeltaRule");
 }
 
 absl::Status CudaStepOps::Sample(Queue&, const SampleArgs&) {

@@ -7,11 +7,15 @@
 
 namespace nibble {
 
-// Thread-safe.
+// Checks shapes and hands the work to the launchers. Thread-safe.
 class CudaStepOps final : public StepOps {
  public:
   // `context` must outlive the operations.
-  explicit CudaStepOps(CudaContext&) {}
+  explicit CudaStepOps(CudaContext& context) : context_(context) {}
+
+  // Loads every kernel onto the GPU. CudaOps::LoadKernels() goes first and says so if this binary
+  // holds none for it.
+  absl::Status LoadKernels();
 
   absl::Status Embed(Queue& queue, const EmbedArgs& args) override;
   absl::Status Norm(Queue& queue, const NormArgs& args) override;
@@ -29,6 +33,13 @@ class CudaStepOps final : public StepOps {
   absl::Status ShortConvolution(Queue& queue, const ShortConvolutionArgs& args) override;
   absl::Status DeltaRule(Queue& queue, const DeltaRuleArgs& args) override;
   absl::Status Sample(Queue& queue, const SampleArgs& args) override;
+
+ private:
+  template <typename Args>
+  absl::Status Launch(Queue& queue, const Args& args,
+                      cudaError_t (*launch)(const Args&, cudaStream_t), const char* name);
+
+  CudaContext& context_;
 };
 
 }  // namespace nibble

@@ -1,0 +1,365 @@
+// The key and value cache: storing a step's tokens, and attention over pages.
+
+#include <cuda_runtime.h>
+
+#include <cfloat>
+#include <cmath>
+
+#include "kernels/elements.cuh"
+#include "kernels/step_kernels.h"
+#include "kernels/step_rows.cuh"
+
+namespace nibble {
+namespace {
+
+constexpr int kStoreThreads = 256;
+constexpr int kAttentionThreads = 256;
+constexpr int kAttentionWarps = kAttentionThreads / kWarpThreads;
+
+template <KvType kType>
+struct KvElement;
+template <>
+struct KvElement<KvType::kF32> : Element<FloatType::kF32> {};
+template <>
+struct KvElement<KvType::kBf16> : Element<FloatType::kBf16> {};
+template <>
+struct KvElement<KvType::kF16> : Element<FloatType::kF16> {
+  // Saturates; comparisons, because fminf() would make a number of NaN.
+  __device__ static __half Narrow(float value) {
+    constexpr float kMax = 65504;  // The largest finite one.
+    value = value > kMax ? kMax : value;
+    return __float2half_rn(value < -kMax ? -kMax : value);
+  }
+};
+
+// A layer's cache, [slots, heads, size] each.
+template <KvType kType>
+struct Cache {
+  typename KvElement<kType>::Storage* keys;
+  typename KvElement<kType>::Storage* values;
+  int64_t slot_count;
+  int heads;
+  int size;
+};
+
+template <KvType kType>
+Cache<kType> CacheOf(const KvCache& cache) {
+  using Storage = typename KvElement<kType>::Storage;
+  return {PointerTo<Storage>(cache.keys), PointerTo<Storage>(cache.values), cache.slot_count,
+          static_cast<int>(cache.heads), static_cast<int>(cache.head_size)};
+}
+
+// A thread a number of the keys and one of the values.
+//
+//   grid   bound x ceil(heads * size / 256) CTAs
+//   block  256 threads
+//   bytes  8 read + 4 (8 for fp32) written a pair; bound by latency
+template <KvType kType>
+__global__ void __launch_bounds__(kStoreThreads)
+    StoreKvKernel(LiveCount rows, const int32_t* __restrict__ slots,  // [M]
+                  Rows keys,                                          // [M, heads, size]
+                  Rows values,                                        // [M, heads, size]
+                  Cache<kType> cache) {
+  const int row = static_cast<int>(blockIdx.x);
+  const int64_t index = static_cast<int64_t>(blockIdx.y) * kStoreThreads + threadIdx.x;
+  const int64_t count = static_cast<int64_t>(cache.heads) * cache.size;
+  if (row >= rows.Read() || index >= count) {
+    return;
+  }
+  const int64_t slot = slots[row];
+  if (slot < 0 || slot >= cache.slot_count) {
+    return;
+  }
+  const int64_t head = index / cache.size;
+  const int64_t i = index % cache.size;
+  cache.keys[slot * count + index] = KvElement<kType>::Narrow(keys.At(row, head)[i]);
+  cache.values[slot * count + index] = KvElement<kType>::Narrow(values.At(row, head)[i]);
+}
+
+// Where a row's tokens lie.
+struct Pages {
+  const int32_t* tables;         // [sequences, pages_max]
+  const int32_t* row_sequences;  // [M]
+  const int32_t* positions;      // [M]
+  int64_t sequence_count;        // That `tables` has room for.
+  int64_t pages_max;
+  int token_shift;  // log2(page_tokens)
+  int64_t window;   // 0: everything
+};
+
+// The slot of token t of a sequence, which has a page for it; -1 if the cache has not that page.
+__device__ __forceinline__ int64_t SlotOf(const Pages& pages, const int32_t* table,
+                                          int64_t slot_count, int64_t t) {
+  const int64_t page_index = t >> pages.token_shift;
+  const int64_t page = table[page_index];
+  const int64_t offset = t - (page_index << pages.token_shift);
+  const int64_t slot = (page << pages.token_shift) + offset;
+  return page >= 0 && slot < slot_count ? slot : -1;
+}
+
+struct ScoreForm {
+  float scale;
+  float softcap;  // 0: none
+
+  __device__ __forceinline__ float Of(float product) const {
+    const float score = product * scale;
+    return softcap == 0 ? score : softcap * tanhf(score / softcap);
+  }
+};
+
+// A lane's part of a head: numbers 2 lane, 2 lane + 1, 2 lane + 64, ..., so that a warp reads
+// 16-bit heads in words. 0 beyond the head.
+template <KvType kType, int kPairs>
+__device__ __forceinline__ void LoadHead(const typename KvElement<kType>::Storage* head, int size,
+                                         int lane, float (&values)[2 * kPairs]) {
+  using Storage = typename KvElement<kType>::Storage;
+  union Word {
+    uint32_t bits;
+    Storage elements[sizeof(uint32_t) / sizeof(Storage)];
+    __device__ Word() {}
+  };
+  const bool words = sizeof(Storage) == 2 && size % 2 == 0;  // Then every head is aligned to one.
+#pragma unroll
+  for (int pair = 0; pair < kPairs; ++pair) {
+    const int i = 2 * (lane + pair * kWarpThreads);
+    if (words) {
+      Word word;
+      word.bits = i < size ? *reinterpret_cast<const uint32_t*>(head + i) : 0;
+      values[2 * pair] = KvElement<kType>::Widen(word.elements[0]);
+      values[2 * pair + 1] = KvElement<kType>::Widen(word.elements[sizeof(Storage) == 2 ? 1 : 0]);
+    } else {
+      values[2 * pair] = i < size ? KvElement<kType>::Widen(head[i]) : 0.0f;
+      values[2 * pair + 1] = i + 1 < size ? KvElement<kType>::Widen(head[i + 1]) : 0.0f;
+    }
+  }
+}
+
+// A warp's softmax so far: the largest score, and the sums relative to it.
+template <int kPairs>
+struct Softmax {
+  float largest = -INFINITY;
+  float sum = 0;
+  float totals[2 * kPairs] = {};
+
+  // Makes `score` the largest that the sums are relative to.
+  __device__ __forceinline__ void RaiseTo(float score) {
+    if (score > largest) {
+      const float factor = expf(largest - score);  // 0 the first time.
+      largest = score;
+      sum *= factor;
+#pragma unroll
+      for (int i = 0; i < 2 * kPairs; ++i) {
+        totals[i] *= factor;
+      }
+    }
+  }
+};
+
+// Adds the warps' sums, in their order, and stores the head.
+template <int kPairs>
+__device__ __forceinline__ void MergeWarps(const Softmax<kPairs>& softmax, int size,
+                                           float* target) {  // [size]
+  __shared__ float largest[kAttentionWarps];
+  __shared__ float sums[kAttentionWarps];
+  __shared__ float totals[kAttentionWarps][2 * kPairs * kWarpThreads];
+  const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
+  const int warp = static_cast<int>(threadIdx.x) / kWarpThreads;
+  if (lane == 0) {
+    largest[warp] = softmax.largest;
+    sums[warp] = softmax.sum;
+  }
+#pragma unroll
+  for (int pair = 0; pair < kPairs; ++pair) {
+    const int i = 2 * (lane + pair * kWarpThreads);
+    totals[warp][i] = softmax.totals[2 * pair];
+    totals[warp][i + 1] = softmax.totals[2 * pair + 1];
+  }
+  __syncthreads();
+  float all = -INFINITY;
+#pragma unroll
+  for (int w = 0; w < kAttentionWarps; ++w) {
+    all = fmaxf(all, largest[w]);
+  }
+  for (int i = static_cast<int>(threadIdx.x); i < size; i += kAttentionThreads) {
+    float sum = 0;
+    float total = 0;
+#pragma unroll
+    for (int w = 0; w < kAttentionWarps; ++w) {
+      // A warp without tokens would give inf - inf if no warp has any.
+      const float factor = largest[w] == -INFINITY ? 0.0f : expf(largest[w] - all);
+      sum += sums[w] * factor;
+      total += totals[w][i] * factor;
+    }
+    target[i] = total / sum;  // NaN without tokens.
+  }
+}
+
+// A CTA is one query head of one row. Its warps take kTokens tokens in turn, each with a softmax of
+// its own, and are merged at the end: the order depends on the positions alone. Query heads that
+// share a key head read it from the second-level cache.
+//
+//   grid   bound x H CTAs
+//   block  256 threads
+//   bytes  2 D (4 D for fp32) elements of keys and values a token and query head; bound by memory
+//          latency while a step has few rows
+template <KvType kType, int kPairs>
+__global__ void __launch_bounds__(kAttentionThreads)
+    AttentionKernel(LiveCount rows, Pages pages, ScoreForm form, Cache<kType> cache,
+                    Rows queries,   // [M, H, D]
+                    Rows target) {  // [M, H, D]
+  constexpr int kTokens = kPairs > 4 ? 1 : 4;
+  const int row = static_cast<int>(blockIdx.x);
+  if (row >= rows.Read()) {
+    return;
+  }
+  const int head = static_cast<int>(blockIdx.y);
+  const int key_head = head / (queries.groups / cache.heads);
+  const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
+  const int warp = static_cast<int>(threadIdx.x) / kWarpThreads;
+  const int64_t sequence = pages.row_sequences[row];
+  const int64_t position = pages.positions[row];
+  // A row of no sequence, or beyond its pages, has no tokens and becomes NaN.
+  const bool holds = sequence >= 0 && sequence < pages.sequence_count &&
+                     position >> pages.token_shift < pages.pages_max;
+  const int32_t* const table = pages.tables + (holds ? sequence : 0) * pages.pages_max;
+  const int64_t end = holds ? position + 1 : 0;
+  const int64_t begin = pages.window == 0 || end < pages.window ? 0 : end - pages.window;
+
+  float query[2 * kPairs];
+  LoadHead<KvType::kF32, kPairs>(queries.At(row, head), cache.size, lane, query);
+  Softmax<kPairs> softmax;
+  for (int64_t t = begin + warp * kTokens; t < end; t += kAttentionWarps * kTokens) {
+    int64_t offsets[kTokens];
+    float scores[kTokens];
+    float largest = -INFINITY;
+#pragma unroll
+    for (int j = 0; j < kTokens; ++j) {
+      const int64_t slot = t + j < end ? SlotOf(pages, table, cache.slot_count, t + j) : -1;
+      offsets[j] = slot < 0 ? -1 : (slot * cache.heads + key_head) * cache.size;
+      float product = 0;
+      if (slot >= 0) {
+        float key[2 * kPairs];
+        LoadHead<kType, kPairs>(cache.keys + offsets[j], cache.size, lane, key);
+#pragma unroll
+        for (int i = 0; i < 2 * kPairs; ++i) {
+          product = __fmaf_rn(query[i], key[i], product);
+        }
+      }
+      scores[j] = product;
+    }
+#pragma unroll
+    for (int j = 0; j < kTokens; ++j) {
+      // A token whose page is missing makes the head NaN; one beyond the end weighs nothing.
+      const float score = offsets[j] < 0 ? NAN : form.Of(WarpSum(scores[j]));
+      scores[j] = t + j < end ? score : -INFINITY;
+      largest = fmaxf(largest, scores[j]);
+    }
+    softmax.RaiseTo(largest);
+#pragma unroll
+    for (int j = 0; j < kTokens; ++j) {
+      if (t + j < end) {
+        const float weight = expf(scores[j] - softmax.largest);
+        float value[2 * kPairs] = {};
+        if (offsets[j] >= 0) {
+          LoadHead<kType, kPairs>(cache.values + offsets[j], cache.size, lane, value);
+        }
+        softmax.sum += weight;
+#pragma unroll
+        for (int i = 0; i < 2 * kPairs; ++i) {
+          softmax.totals[i] = __fmaf_rn(weight, value[i], softmax.totals[i]);
+        }
+      }
+    }
+  }
+  MergeWarps<kPairs>(softmax, cache.size, target.At(row, head));
+}
+
+template <KvType kType>
+void StoreKv(const StoreKvArgs& args, cudaStream_t stream) {
+  const dim3 grid(static_cast<unsigned int>(args.rows.bound),
+                  CtasFor(args.cache.heads * args.cache.head_size, kStoreThreads));
+  StoreKvKernel<kType><<<grid, kStoreThreads, 0, stream>>>(
+      LiveCountOf(args.rows), PointerTo<const int32_t>(args.slots), RowsOf(args.keys),
+      RowsOf(args.values), CacheOf<kType>(args.cache));
+}
+
+template <KvType kType, int kPairs>
+void AttendPairs(const AttentionArgs& args, cudaStream_t stream) {
+  constexpr auto kIndexBytes = static_cast<int64_t>(sizeof(int32_t));
+  Pages pages = {};
+  pages.tables = PointerTo<const int32_t>(args.page_tables);
+  pages.row_sequences = PointerTo<const int32_t>(args.row_sequences);
+  pages.positions = PointerTo<const int32_t>(args.positions);
+  pages.sequence_count = args.page_tables.bytes() / (args.pages_max * kIndexBytes);
+  pages.pages_max = args.pages_max;
+  pages.token_shift = std::countr_zero(static_cast<uint64_t>(args.page_tokens));
+  pages.window = args.window;
+  const dim3 grid(static_cast<unsigned int>(args.rows.bound),
+                  static_cast<unsigned int>(args.queries.groups));
+  AttentionKernel<kType, kPairs><<<grid, kAttentionThreads, 0, stream>>>(
+      LiveCountOf(args.rows), pages, ScoreForm{args.scale, args.softcap},
+      CacheOf<kType>(args.cache), RowsOf(args.queries), RowsOf(args.target));
+}
+
+template <KvType kType>
+void Attend(const AttentionArgs& args, cudaStream_t stream) {
+  if (args.cache.head_size <= 64) {
+    AttendPairs<kType, 1>(args, stream);
+  } else if (args.cache.head_size <= 128) {
+    AttendPairs<kType, 2>(args, stream);
+  } else if (args.cache.head_size <= 256) {
+    AttendPairs<kType, 4>(args, stream);
+  } else {
+    AttendPairs<kType, 16>(args, stream);
+  }
+}
+
+template <KvType kType>
+cudaError_t LoadType() {
+  return Touch(StoreKvKernel<kType>, AttentionKernel<kType, 1>, AttentionKernel<kType, 2>,
+               AttentionKernel<kType, 4>, AttentionKernel<kType, 16>);
+}
+
+}  // namespace
+
+cudaError_t LaunchStoreKv(const StoreKvArgs& args, cudaStream_t stream) {
+  switch (args.cache.type) {
+    case KvType::kF32:
+      StoreKv<KvType::kF32>(args, stream);
+      break;
+    case KvType::kF16:
+      StoreKv<KvType::kF16>(args, stream);
+      break;
+    case KvType::kBf16:
+      StoreKv<KvType::kBf16>(args, stream);
+      break;
+  }
+  return cudaGetLastError();
+}
+
+cudaError_t LaunchAttention(const AttentionArgs& args, cudaStream_t stream) {
+  switch (args.cache.type) {
+    case KvType::kF32:
+      Attend<KvType::kF32>(args, stream);
+      break;
+    case KvType::kF16:
+      Attend<KvType::kF16>(args, stream);
+      break;
+    case KvType::kBf16:
+      Attend<KvType::kBf16>(args, stream);
+      break;
+  }
+  return cudaGetLastError();
+}
+
+cudaError_t LoadPagedAttention() {
+  for (const auto load :
+       {LoadType<KvType::kF32>, LoadType<KvType::kF16>, LoadType<KvType::kBf16>}) {
+    if (const cudaError_t error = load(); error != cudaSuccess) {
+      return error;
+    }
+  }
+  return cudaSuccess;
+}
+
+}  // namespace nibble

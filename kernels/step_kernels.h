@@ -1,0 +1,50 @@
+// The launchers of the CUDA kernels of a step: what cuda_step_ops.cc calls and the .cu files
+// implement. They check nothing but the launch; shapes have been checked by CheckArgs(). They
+// neither allocate nor wait, and choose kernels by shapes, alignment and bounds alone, so that a
+// launch can be recorded and replayed. Contract: step_ops.h.
+
+#pragma once
+
+#include <cuda_runtime_api.h>
+
+#include "kernels/step_ops.h"
+
+namespace nibble {
+
+// step_elementwise.cu
+cudaError_t LaunchRope(const RopeArgs& args, cudaStream_t stream);
+cudaError_t LaunchGate(const GateArgs& args, cudaStream_t stream);
+cudaError_t LaunchAdd(const AddArgs& args, cudaStream_t stream);
+cudaError_t LaunchGatherRows(const GatherRowsArgs& args, cudaStream_t stream);
+cudaError_t LaunchScaleLogits(const ScaleLogitsArgs& args, cudaStream_t stream);
+cudaError_t LoadStepElementwise();
+
+// embed_norm.cu
+cudaError_t LaunchEmbed(const EmbedArgs& args, cudaStream_t stream);
+cudaError_t LaunchNorm(const NormArgs& args, cudaStream_t stream);
+cudaError_t LoadEmbedNorm();
+
+// linear.cu
+cudaError_t LaunchLinear(const LinearArgs& args, cudaStream_t stream);
+cudaError_t LoadLinear();
+
+// paged_attention.cu
+cudaError_t LaunchStoreKv(const StoreKvArgs& args, cudaStream_t stream);
+cudaError_t LaunchAttention(const AttentionArgs& args, cudaStream_t stream);
+cudaError_t LoadPagedAttention();
+
+// experts.cu
+cudaError_t LaunchRoute(const RouteArgs& args, cudaStream_t stream);
+cudaError_t LaunchCombineExperts(const CombineExpertsArgs& args, cudaStream_t stream);
+cudaError_t LoadExperts();
+
+// expert_linear.cu
+cudaError_t LaunchExpertLinear(const ExpertLinearArgs& args, cudaStream_t stream);
+cudaError_t LoadExpertLinear();
+
+// delta_rule.cu
+cudaError_t LaunchShortConvolution(const ShortConvolutionArgs& args, cudaStream_t stream);
+cudaError_t LaunchDeltaRule(const DeltaRuleArgs& args, cudaStream_t stream);
+cudaError_t LoadDeltaRule();
+
+}  // namespace nibble
