@@ -19,7 +19,7 @@ absl::Status CudaStepOps::Launch(Queue& queue, const Args& args,
 
 absl::Status CudaStepOps::LoadKernels() {
   for (const auto load : {LoadStepElementwise, LoadEmbedNorm, LoadLinear, LoadPagedAttention,
-                          LoadExperts, LoadExpertLinear, LoadDeltaRule}) {
+                          LoadExperts, LoadExpertLinear, LoadDeltaRule, LoadSample}) {
     if (absl::Status status = context_.Check(load(), "cudaFuncGetAttributes"); !status.ok()) {
       return status;
     }
@@ -87,8 +87,8 @@ absl::Status CudaStepOps::DeltaRule(Queue& queue, const DeltaRuleArgs& args) {
   return Launch(queue, args, LaunchDeltaRule, "LaunchDeltaRule");
 }
 
-absl::Status CudaStepOps::Sample(Queue&, const SampleArgs&) {
-  return absl::UnimplementedError("Sample on CUDA");
+absl::Status CudaStepOps::Sample(Queue& queue, const SampleArgs& args) {
+  return Launch(queue, args, LaunchSample, "LaunchSample");
 }
 
 }  // namespace nibble

@@ -50,9 +50,9 @@ static_assert(sizeof(SampledRow) == 168, "device code writes arrays of them");
 
 struct SampleArgs {
   RowCount rows;
-  Activations logits;      // [M, V]
+  Activations logits;      // [M, V]; undefined afterwards
   DeviceSpan samplers;     // SamplerRow [M]
-  DeviceSpan adjustments;  // LogitAdjustment [any]
+  DeviceSpan adjustments;  // LogitAdjustment [any]; undefined afterwards
   DeviceSpan masks;        // uint32 [masks, ceil(V / 32)]: bit 1 = allowed
   DeviceSpan results;      // SampledRow [M], written
 };

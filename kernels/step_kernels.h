@@ -47,4 +47,8 @@ cudaError_t LaunchShortConvolution(const ShortConvolutionArgs& args, cudaStream_
 cudaError_t LaunchDeltaRule(const DeltaRuleArgs& args, cudaStream_t stream);
 cudaError_t LoadDeltaRule();
 
+// sample.cu
+cudaError_t LaunchSample(const SampleArgs& args, cudaStream_t stream);
+cudaError_t LoadSample();
+
 }  // namespace nibble
