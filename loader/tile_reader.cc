@@ -13,15 +13,6 @@
 namespace nibble {
 namespace {
 
-// `status` with the tensor's name before its message; code and details stay.
-absl::Status About(const PlannedTensor& tensor, const absl::Status& status) {
-  absl::Status named(status.code(), absl::StrCat(tensor.name, ": ", status.message()));
-  status.ForEachPayload([&named](absl::string_view type, const absl::Cord& payload) {
-    named.SetPayload(type, payload);
-  });
-  return named;
-}
-
 // The type of a tile's numbers if they must be finite: elements, and scales in fp32.
 std::optional<FloatType> CheckedType(const PlannedTensor& tensor, Plane plane) {
   if (plane == Plane::kData) {
@@ -156,7 +147,7 @@ void TileReader::Run() {
       }
       if (!begun.ok()) {
         in_flight.tile.reset();  // Its cell says nothing; below the queue is waited for.
-        load_.tiles.Fail(tile->index, About(tensor(*tile), begun));
+        load_.tiles.Fail(tile->index, WithSubject(begun, tensor(*tile).name));
       }
     }
   }
@@ -458,7 +449,7 @@ absl::Status TileReader::SealPart(const Tile& tile) {
   if (status.ok()) {
     load_.scratch.GiveBack(tile);
   }
-  return status.ok() ? status : About(tensor, status);
+  return status.ok() ? status : WithSubject(status, tensor.name);
 }
 
 }  // namespace nibble

@@ -54,15 +54,6 @@ class EntryObserver final : public LoadObserver {
   absl::Status fallback_;
 };
 
-// `status` with the model's name before its message; code and details stay.
-absl::Status About(const std::string& model, const absl::Status& status) {
-  absl::Status named(status.code(), absl::StrCat(model, ": ", status.message()));
-  status.ForEachPayload([&named](absl::string_view type, const absl::Cord& payload) {
-    named.SetPayload(type, payload);
-  });
-  return named;
-}
-
 absl::Status WithRemedies(const absl::Status& refused, const PlanAnswer& answer) {
   ErrorDetails details = DetailsOf(refused);
   details.remedies = answer.remedies;
@@ -197,7 +188,7 @@ absl::StatusOr<std::unique_ptr<Weights>> LoadQueue::CarryOut(
   if (!weights.ok()) {
     // The device and the host do not know for whom they had no memory.
     return absl::IsResourceExhausted(weights.status())
-               ? About(entry->request.model, weights.status())
+               ? WithSubject(weights.status(), entry->request.model)
                : weights.status();
   }
   auto origin = std::make_unique<CheckpointOrigin>();
