@@ -20,6 +20,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "kernels/block_format.h"
+#include "kernels/f8_format.h"
 #include "loader/checkpoint_directory.h"
 
 namespace nibble {
@@ -66,6 +67,9 @@ std::optional<Dtype> ParseDtype(absl::string_view name);
 
 // The types that can be quantized or used as weights as they are.
 std::optional<FloatType> AsFloatType(Dtype dtype);
+
+// The types that can be used once they are multiplied by their scales.
+std::optional<F8Type> AsF8Type(Dtype dtype);
 
 struct SafetensorsEntry {
   std::string name;

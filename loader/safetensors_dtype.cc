@@ -50,4 +50,15 @@ std::optional<FloatType> AsFloatType(Dtype dtype) {
   }
 }
 
+std::optional<F8Type> AsF8Type(Dtype dtype) {
+  switch (dtype) {
+    case Dtype::kF8E4M3:
+      return F8Type::kE4M3;
+    case Dtype::kF8E5M2:
+      return F8Type::kE5M2;
+    default:
+      return std::nullopt;
+  }
+}
+
 }  // namespace nibble

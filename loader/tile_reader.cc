@@ -35,7 +35,7 @@ ScaleSearch SearchOf(const QuantizationSpec& spec) {
 float ValueOf(const PlannedTensor& tensor, FloatType type, std::span<const std::byte> bytes,
               int64_t index) {
   if (tensor.form == SourceForm::kF8) {
-    return F8Value(tensor.source_dtype == Dtype::kF8E5M2 ? F8Type::kE5M2 : F8Type::kE4M3,
+    return F8Value(*AsF8Type(tensor.source_dtype),
                    std::to_integer<uint8_t>(bytes[static_cast<size_t>(index)]));
   }
   return LoadElement(type, bytes.data(), index);
