@@ -299,7 +299,7 @@ absl::Status TileReader::QueueQuantize(const Tile& tile, const InFlight& in_flig
   const PlannedTensor& tensor = this->tensor(tile);
   const PlannedPart& part = this->part(tile);
   QuantizeArgs args;
-  args.codebook = tensor.format == Format::kFp4 ? Codebook::kFp4 : Codebook::kNf4;
+  args.codebook = CodebookOf(tensor.format);
   args.block_size = tensor.block_size;
   args.source_type = ElementType(tensor);
   args.element_count = tile.count;
