@@ -23,18 +23,6 @@ constexpr std::array<float, 16> kFp4Map = [] {
   return values;
 }();
 
-Dtype DtypeOf(FloatType type) {
-  switch (type) {
-    case FloatType::kF32:
-      return Dtype::kF32;
-    case FloatType::kF16:
-      return Dtype::kF16;
-    case FloatType::kBf16:
-      return Dtype::kBf16;
-  }
-  return Dtype::kF32;
-}
-
 // The bytes of a plane of all the unit's parts.
 int64_t UnitBytes(const ExportUnit& unit, Plane plane) {
   int64_t bytes = 0;

@@ -67,6 +67,7 @@ std::optional<Dtype> ParseDtype(absl::string_view name);
 
 // The types that can be quantized or used as weights as they are.
 std::optional<FloatType> AsFloatType(Dtype dtype);
+Dtype DtypeOf(FloatType type);
 
 // The types that can be used once they are multiplied by their scales.
 std::optional<F8Type> AsF8Type(Dtype dtype);
