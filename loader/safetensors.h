@@ -25,6 +25,7 @@
 
 namespace nibble {
 
+inline constexpr int64_t kSafetensorsLengthBytes = 8;  // Of N.
 inline constexpr int64_t kSafetensorsHeaderBytesMax = 100'000'000;
 
 // What a file may declare, so that a hostile header cannot take many times its size in memory: the
