@@ -82,7 +82,7 @@ absl::Status WithSubject(const absl::Status& status, absl::string_view subject) 
   return named;
 }
 
-absl::Status BadField(std::string field, std::string message) {
+absl::Status BadField(std::string field, absl::string_view message) {
   ErrorDetails details;
   details.reason = "INVALID_FIELD";
   details.field = std::move(field);

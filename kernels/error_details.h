@@ -48,6 +48,6 @@ ErrorDetails DetailsOf(const absl::Status& status);
 absl::Status WithSubject(const absl::Status& status, absl::string_view subject);
 
 // INVALID_ARGUMENT that names the request field.
-absl::Status BadField(std::string field, std::string message);
+absl::Status BadField(std::string field, absl::string_view message);
 
 }  // namespace nibble

@@ -32,7 +32,7 @@ class EntryObserver final : public LoadObserver {
     }
   }
 
-  void OnErrors(TensorErrors errors) override {
+  void OnErrors(TensorErrors&& errors) override {
     auto shared = std::make_shared<const TensorErrors>(std::move(errors));
     MutexLock lock(table_.mutex());
     entry_->errors = std::move(shared);
