@@ -1,5 +1,6 @@
 #include "kernels/block_kernels.h"
 #include "kernels/elements.cuh"
+#include "kernels/kernel_instances.cuh"
 #include "kernels/primitives.cuh"
 
 namespace nibble {
@@ -63,42 +64,21 @@ void Launch(const BlockDequantizeLaunch& launch, cudaStream_t stream) {
       BlockShift(launch.block_size), static_cast<Storage*>(launch.target));
 }
 
-template <FloatType kType>
-cudaError_t Load() {
-  cudaFuncAttributes attributes;
-  const cudaError_t error = cudaFuncGetAttributes(&attributes, BlockDequantizeKernel<kType, true>);
-  return error != cudaSuccess
-             ? error
-             : cudaFuncGetAttributes(&attributes, BlockDequantizeKernel<kType, false>);
-}
-
 }  // namespace
 
 cudaError_t LaunchBlockDequantize(const BlockDequantizeLaunch& launch, cudaStream_t stream) {
   if (launch.element_count == 0) {
     return cudaSuccess;
   }
-  switch (launch.target_type) {
-    case FloatType::kF32:
-      Launch<FloatType::kF32>(launch, stream);
-      break;
-    case FloatType::kF16:
-      Launch<FloatType::kF16>(launch, stream);
-      break;
-    case FloatType::kBf16:
-      Launch<FloatType::kBf16>(launch, stream);
-      break;
-  }
+  WithFloatType(launch.target_type, [&](auto type) { Launch<type.value>(launch, stream); });
   return cudaGetLastError();
 }
 
 cudaError_t LoadBlockDequantize() {
-  for (const auto load : {Load<FloatType::kF32>, Load<FloatType::kF16>, Load<FloatType::kBf16>}) {
-    if (const cudaError_t error = load(); error != cudaSuccess) {
-      return error;
-    }
-  }
-  return cudaSuccess;
+  return LoadEachFloatType([](auto type) {
+    return LoadKernels(BlockDequantizeKernel<type.value, true>,
+                       BlockDequantizeKernel<type.value, false>);
+  });
 }
 
 }  // namespace nibble

@@ -1,6 +1,7 @@
 #include "kernels/block_codes.cuh"
 #include "kernels/block_kernels.h"
 #include "kernels/elements.cuh"
+#include "kernels/kernel_instances.cuh"
 #include "kernels/primitives.cuh"
 
 namespace nibble {
@@ -86,28 +87,6 @@ void Launch(const BlockQuantizeLaunch& launch, cudaStream_t stream) {
       reinterpret_cast<unsigned long long*>(launch.first_non_finite));
 }
 
-template <Codebook kCodebook>
-void Launch(const BlockQuantizeLaunch& launch, cudaStream_t stream) {
-  switch (launch.source_type) {
-    case FloatType::kF32:
-      return Launch<kCodebook, FloatType::kF32>(launch, stream);
-    case FloatType::kF16:
-      return Launch<kCodebook, FloatType::kF16>(launch, stream);
-    case FloatType::kBf16:
-      return Launch<kCodebook, FloatType::kBf16>(launch, stream);
-  }
-}
-
-template <Codebook kCodebook, FloatType kType>
-cudaError_t Load() {
-  cudaFuncAttributes attributes;
-  const cudaError_t error =
-      cudaFuncGetAttributes(&attributes, BlockQuantizeKernel<kCodebook, kType, true>);
-  return error != cudaSuccess
-             ? error
-             : cudaFuncGetAttributes(&attributes, BlockQuantizeKernel<kCodebook, kType, false>);
-}
-
 }  // namespace
 
 cudaError_t LaunchBlockQuantize(const BlockQuantizeLaunch& launch, cudaStream_t stream) {
@@ -121,24 +100,23 @@ cudaError_t LaunchBlockQuantize(const BlockQuantizeLaunch& launch, cudaStream_t 
   if (launch.element_count == 0) {
     return cudaSuccess;
   }
-  if (launch.codebook == Codebook::kNf4) {
-    Launch<Codebook::kNf4>(launch, stream);
-  } else {
-    Launch<Codebook::kFp4>(launch, stream);
-  }
+  WithFloatType(launch.source_type, [&](auto type) {
+    if (launch.codebook == Codebook::kNf4) {
+      Launch<Codebook::kNf4, type.value>(launch, stream);
+    } else {
+      Launch<Codebook::kFp4, type.value>(launch, stream);
+    }
+  });
   return cudaGetLastError();
 }
 
 cudaError_t LoadBlockQuantize() {
-  for (const auto load :
-       {Load<Codebook::kNf4, FloatType::kF32>, Load<Codebook::kNf4, FloatType::kF16>,
-        Load<Codebook::kNf4, FloatType::kBf16>, Load<Codebook::kFp4, FloatType::kF32>,
-        Load<Codebook::kFp4, FloatType::kF16>, Load<Codebook::kFp4, FloatType::kBf16>}) {
-    if (const cudaError_t error = load(); error != cudaSuccess) {
-      return error;
-    }
-  }
-  return cudaSuccess;
+  return LoadEachFloatType([](auto type) {
+    return LoadKernels(BlockQuantizeKernel<Codebook::kNf4, type.value, true>,
+                       BlockQuantizeKernel<Codebook::kNf4, type.value, false>,
+                       BlockQuantizeKernel<Codebook::kFp4, type.value, true>,
+                       BlockQuantizeKernel<Codebook::kFp4, type.value, false>);
+  });
 }
 
 }  // namespace nibble

@@ -74,7 +74,15 @@ ErrorDetails DetailsOf(const absl::Status& status) {
   return details;
 }
 
-absl::Status BadField(std::string field, std::string message) {
+absl::Status WithSubject(const absl::Status& status, absl::string_view subject) {
+  absl::Status named(status.code(), absl::StrCat(subject, ": ", status.message()));
+  status.ForEachPayload([&named](absl::string_view type, const absl::Cord& payload) {
+    named.SetPayload(type, payload);
+  });
+  return named;
+}
+
+absl::Status BadField(std::string field, absl::string_view message) {
   ErrorDetails details;
   details.reason = "INVALID_FIELD";
   details.field = std::move(field);

@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/strings/string_view.h"
 
 namespace nibble {
 
@@ -41,7 +42,12 @@ absl::Status WithDetails(absl::Status status, const ErrorDetails& details);
 // Returns the details of `status`; all empty if there are none.
 ErrorDetails DetailsOf(const absl::Status& status);
 
+// Returns `status` with what it is about, and a colon, before its message; code and details stay.
+//
+// Requires: !status.ok().
+absl::Status WithSubject(const absl::Status& status, absl::string_view subject);
+
 // INVALID_ARGUMENT that names the request field.
-absl::Status BadField(std::string field, std::string message);
+absl::Status BadField(std::string field, absl::string_view message);
 
 }  // namespace nibble

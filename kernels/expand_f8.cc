@@ -26,12 +26,12 @@ template <F8Type kType>
 HWY_INLINE hn::Vec<Float> Values(hn::Vec<Int32> bits) {
   const Float d;
   const Int32 di;
-  constexpr int shift = 23 - MantissaBits(kType);
-  constexpr int32_t bias = (127 - ExponentBias(kType)) << 23;
+  constexpr int kShift = 23 - MantissaBits(kType);
+  constexpr int32_t kBias = (127 - ExponentBias(kType)) << 23;
   const auto magnitude = hn::And(bits, hn::Set(di, 0x7f));
   const auto sign = hn::ShiftLeft<24>(hn::AndNot(hn::Set(di, 0x7f), bits));
-  const auto shifted = hn::ShiftLeft<shift>(magnitude);
-  const auto normal = hn::Add(shifted, hn::Set(di, bias));
+  const auto shifted = hn::ShiftLeft<kShift>(magnitude);
+  const auto normal = hn::Add(shifted, hn::Set(di, kBias));
   const auto unit = hn::Set(d, F8Value(kType, 1));
   const auto subnormal = hn::BitCast(di, hn::Mul(hn::ConvertTo(d, magnitude), unit));
   const auto is_subnormal = hn::Lt(magnitude, hn::Set(di, 1 << MantissaBits(kType)));

@@ -2,6 +2,7 @@
 
 #include "kernels/block_kernels.h"
 #include "kernels/elements.cuh"
+#include "kernels/kernel_instances.cuh"
 
 namespace nibble {
 namespace {
@@ -121,52 +122,29 @@ void Launch(const ExpandF8Launch& launch, cudaStream_t stream) {
       geometry, launch.source, static_cast<const Storage*>(launch.scales), launch.target);
 }
 
-template <F8Type kType>
-void Launch(const ExpandF8Launch& launch, cudaStream_t stream) {
-  switch (launch.range.scale_type) {
-    case FloatType::kF32:
-      return Launch<kType, FloatType::kF32>(launch, stream);
-    case FloatType::kF16:
-      return Launch<kType, FloatType::kF16>(launch, stream);
-    case FloatType::kBf16:
-      return Launch<kType, FloatType::kBf16>(launch, stream);
-  }
-}
-
-template <F8Type kType, FloatType kScaleType>
-cudaError_t Load() {
-  cudaFuncAttributes attributes;
-  const cudaError_t error =
-      cudaFuncGetAttributes(&attributes, ExpandF8Kernel<kType, kScaleType, true>);
-  return error != cudaSuccess
-             ? error
-             : cudaFuncGetAttributes(&attributes, ExpandF8Kernel<kType, kScaleType, false>);
-}
-
 }  // namespace
 
 cudaError_t LaunchExpandF8(const ExpandF8Launch& launch, cudaStream_t stream) {
   if (launch.range.element_count == 0) {
     return cudaSuccess;
   }
-  if (launch.range.type == F8Type::kE4M3) {
-    Launch<F8Type::kE4M3>(launch, stream);
-  } else {
-    Launch<F8Type::kE5M2>(launch, stream);
-  }
+  WithFloatType(launch.range.scale_type, [&](auto scale_type) {
+    if (launch.range.type == F8Type::kE4M3) {
+      Launch<F8Type::kE4M3, scale_type.value>(launch, stream);
+    } else {
+      Launch<F8Type::kE5M2, scale_type.value>(launch, stream);
+    }
+  });
   return cudaGetLastError();
 }
 
 cudaError_t LoadExpandF8() {
-  for (const auto load :
-       {Load<F8Type::kE4M3, FloatType::kF32>, Load<F8Type::kE4M3, FloatType::kF16>,
-        Load<F8Type::kE4M3, FloatType::kBf16>, Load<F8Type::kE5M2, FloatType::kF32>,
-        Load<F8Type::kE5M2, FloatType::kF16>, Load<F8Type::kE5M2, FloatType::kBf16>}) {
-    if (const cudaError_t error = load(); error != cudaSuccess) {
-      return error;
-    }
-  }
-  return cudaSuccess;
+  return LoadEachFloatType([](auto scale_type) {
+    return LoadKernels(ExpandF8Kernel<F8Type::kE4M3, scale_type.value, true>,
+                       ExpandF8Kernel<F8Type::kE4M3, scale_type.value, false>,
+                       ExpandF8Kernel<F8Type::kE5M2, scale_type.value, true>,
+                       ExpandF8Kernel<F8Type::kE5M2, scale_type.value, false>);
+  });
 }
 
 }  // namespace nibble

@@ -1,5 +1,6 @@
 #include "kernels/block_kernels.h"
 #include "kernels/elements.cuh"
+#include "kernels/kernel_instances.cuh"
 
 namespace nibble {
 namespace {
@@ -34,15 +35,6 @@ void Launch(const FindNonFiniteLaunch& launch, cudaStream_t stream) {
       reinterpret_cast<unsigned long long*>(launch.first_non_finite));
 }
 
-template <FloatType kType>
-cudaError_t Load() {
-  cudaFuncAttributes attributes;
-  const cudaError_t error = cudaFuncGetAttributes(&attributes, FindNonFiniteKernel<kType, true>);
-  return error != cudaSuccess
-             ? error
-             : cudaFuncGetAttributes(&attributes, FindNonFiniteKernel<kType, false>);
-}
-
 }  // namespace
 
 cudaError_t LaunchFindNonFinite(const FindNonFiniteLaunch& launch, cudaStream_t stream) {
@@ -52,27 +44,15 @@ cudaError_t LaunchFindNonFinite(const FindNonFiniteLaunch& launch, cudaStream_t 
   if (error != cudaSuccess || launch.element_count == 0) {
     return error;
   }
-  switch (launch.source_type) {
-    case FloatType::kF32:
-      Launch<FloatType::kF32>(launch, stream);
-      break;
-    case FloatType::kF16:
-      Launch<FloatType::kF16>(launch, stream);
-      break;
-    case FloatType::kBf16:
-      Launch<FloatType::kBf16>(launch, stream);
-      break;
-  }
+  WithFloatType(launch.source_type, [&](auto type) { Launch<type.value>(launch, stream); });
   return cudaGetLastError();
 }
 
 cudaError_t LoadFindNonFinite() {
-  for (const auto load : {Load<FloatType::kF32>, Load<FloatType::kF16>, Load<FloatType::kBf16>}) {
-    if (const cudaError_t error = load(); error != cudaSuccess) {
-      return error;
-    }
-  }
-  return cudaSuccess;
+  return LoadEachFloatType([](auto type) {
+    return LoadKernels(FindNonFiniteKernel<type.value, true>,
+                       FindNonFiniteKernel<type.value, false>);
+  });
 }
 
 }  // namespace nibble

@@ -65,8 +65,8 @@ inline float GpuReciprocal(float x) {
   if (!tabulated || special) {
     return rounded;
   }
-  const int delta = kReciprocalDeltaUlps[static_cast<size_t>(bits >> 13 & 0x3ff)];
-  return std::bit_cast<float>(std::bit_cast<uint32_t>(rounded) + static_cast<uint32_t>(delta));
+  const int8_t delta_ulps = kReciprocalDeltaUlps[static_cast<size_t>(bits >> 13 & 0x3ff)];
+  return std::bit_cast<float>(std::bit_cast<uint32_t>(rounded) + static_cast<uint32_t>(delta_ulps));
 }
 
 }  // namespace nibble

@@ -1,5 +1,6 @@
 #include "kernels/block_kernels.h"
 #include "kernels/elements.cuh"
+#include "kernels/kernel_instances.cuh"
 #include "kernels/primitives.cuh"
 
 namespace nibble {
@@ -138,42 +139,20 @@ void Launch(const MeasureErrorLaunch& launch, cudaStream_t stream) {
       launch.scales, launch.element_count, BlockShift(launch.block_size), launch.sums);
 }
 
-template <FloatType kType>
-cudaError_t Load() {
-  cudaFuncAttributes attributes;
-  const cudaError_t error = cudaFuncGetAttributes(&attributes, MeasureErrorKernel<kType, true>);
-  return error != cudaSuccess
-             ? error
-             : cudaFuncGetAttributes(&attributes, MeasureErrorKernel<kType, false>);
-}
-
 }  // namespace
 
 cudaError_t LaunchMeasureError(const MeasureErrorLaunch& launch, cudaStream_t stream) {
   if (launch.element_count == 0) {
     return cudaSuccess;
   }
-  switch (launch.source_type) {
-    case FloatType::kF32:
-      Launch<FloatType::kF32>(launch, stream);
-      break;
-    case FloatType::kF16:
-      Launch<FloatType::kF16>(launch, stream);
-      break;
-    case FloatType::kBf16:
-      Launch<FloatType::kBf16>(launch, stream);
-      break;
-  }
+  WithFloatType(launch.source_type, [&](auto type) { Launch<type.value>(launch, stream); });
   return cudaGetLastError();
 }
 
 cudaError_t LoadMeasureError() {
-  for (const auto load : {Load<FloatType::kF32>, Load<FloatType::kF16>, Load<FloatType::kBf16>}) {
-    if (const cudaError_t error = load(); error != cudaSuccess) {
-      return error;
-    }
-  }
-  return cudaSuccess;
+  return LoadEachFloatType([](auto type) {
+    return LoadKernels(MeasureErrorKernel<type.value, true>, MeasureErrorKernel<type.value, false>);
+  });
 }
 
 }  // namespace nibble

@@ -1,5 +1,6 @@
 #include <cfloat>
 
+#include "kernels/kernel_instances.cuh"
 #include "kernels/primitives.cuh"
 #include "kernels/scale_kernels.h"
 
@@ -179,12 +180,7 @@ cudaError_t LaunchDequantizeScales(const DequantizeScalesLaunch& launch, cudaStr
 }
 
 cudaError_t LoadScaleQuantize() {
-  cudaFuncAttributes attributes;
-  cudaError_t error = cudaFuncGetAttributes(&attributes, MeanScaleKernel);
-  if (error == cudaSuccess) {
-    error = cudaFuncGetAttributes(&attributes, QuantizeScalesKernel);
-  }
-  return error == cudaSuccess ? cudaFuncGetAttributes(&attributes, DequantizeScalesKernel) : error;
+  return LoadKernels(MeanScaleKernel, QuantizeScalesKernel, DequantizeScalesKernel);
 }
 
 }  // namespace nibble

@@ -4,6 +4,7 @@
 #include "kernels/block_codes.cuh"
 #include "kernels/block_kernels.h"
 #include "kernels/elements.cuh"
+#include "kernels/kernel_instances.cuh"
 #include "kernels/scale_candidates.cuh"
 #include "kernels/scale_search_table.h"
 
@@ -180,29 +181,6 @@ void Launch(const BlockQuantizeLaunch& launch, cudaStream_t stream) {
                                            launch.scales);
 }
 
-template <Codebook kCodebook, bool kSigned>
-void Launch(const BlockQuantizeLaunch& launch, cudaStream_t stream) {
-  switch (launch.source_type) {
-    case FloatType::kF32:
-      return Launch<kCodebook, FloatType::kF32, kSigned>(launch, stream);
-    case FloatType::kF16:
-      return Launch<kCodebook, FloatType::kF16, kSigned>(launch, stream);
-    case FloatType::kBf16:
-      return Launch<kCodebook, FloatType::kBf16, kSigned>(launch, stream);
-  }
-}
-
-template <Codebook kCodebook, FloatType kType, bool kSigned>
-cudaError_t Load() {
-  cudaFuncAttributes attributes;
-  const cudaError_t error =
-      cudaFuncGetAttributes(&attributes, ScaleSearchKernel<kCodebook, kType, true, kSigned>);
-  return error != cudaSuccess
-             ? error
-             : cudaFuncGetAttributes(&attributes,
-                                     ScaleSearchKernel<kCodebook, kType, false, kSigned>);
-}
-
 }  // namespace
 
 cudaError_t LaunchScaleSearch(const BlockQuantizeLaunch& launch, ScaleSearch search,
@@ -210,26 +188,29 @@ cudaError_t LaunchScaleSearch(const BlockQuantizeLaunch& launch, ScaleSearch sea
   if (launch.element_count == 0) {
     return cudaSuccess;
   }
-  if (launch.codebook == Codebook::kFp4) {
-    Launch<Codebook::kFp4, false>(launch, stream);
-  } else if (IsSigned(search, launch.codebook)) {
-    Launch<Codebook::kNf4, true>(launch, stream);
-  } else {
-    Launch<Codebook::kNf4, false>(launch, stream);
-  }
+  WithFloatType(launch.source_type, [&](auto type) {
+    if (launch.codebook == Codebook::kFp4) {
+      Launch<Codebook::kFp4, type.value, false>(launch, stream);
+    } else if (IsSigned(search, launch.codebook)) {
+      Launch<Codebook::kNf4, type.value, true>(launch, stream);
+    } else {
+      Launch<Codebook::kNf4, type.value, false>(launch, stream);
+    }
+  });
   return cudaGetLastError();
 }
 
 cudaError_t LoadScaleSearch() {
-  for (const auto load :
-       {Load<Codebook::kNf4, FloatType::kF32, false>, Load<Codebook::kNf4, FloatType::kF16, false>,
-        Load<Codebook::kNf4, FloatType::kBf16, false>, Load<Codebook::kNf4, FloatType::kF32, true>,
-        Load<Codebook::kNf4, FloatType::kF16, true>, Load<Codebook::kNf4, FloatType::kBf16, true>,
-        Load<Codebook::kFp4, FloatType::kF32, false>, Load<Codebook::kFp4, FloatType::kF16, false>,
-        Load<Codebook::kFp4, FloatType::kBf16, false>}) {
-    if (const cudaError_t error = load(); error != cudaSuccess) {
-      return error;
-    }
+  const cudaError_t loaded = LoadEachFloatType([](auto type) {
+    return LoadKernels(ScaleSearchKernel<Codebook::kNf4, type.value, true, false>,
+                       ScaleSearchKernel<Codebook::kNf4, type.value, false, false>,
+                       ScaleSearchKernel<Codebook::kNf4, type.value, true, true>,
+                       ScaleSearchKernel<Codebook::kNf4, type.value, false, true>,
+                       ScaleSearchKernel<Codebook::kFp4, type.value, true, false>,
+                       ScaleSearchKernel<Codebook::kFp4, type.value, false, false>);
+  });
+  if (loaded != cudaSuccess) {
+    return loaded;
   }
   for (const Codebook codebook : {Codebook::kNf4, Codebook::kFp4}) {
     for (const int64_t block_size : {kBlockSizeMin, kBlockSizeMax}) {  // One of each set.

@@ -57,13 +57,17 @@ template <>
 struct F32Search<Codebook::kNf4> {
   static HWY_INLINE VInt32 Codes(VFloat value, VFloat reciprocal) {
     const Float d;
-    constexpr const auto& t = kNf4Thresholds;
-    alignas(16) static constexpr float kThird[4] = {t[1], t[5], t[9], t[13]};
-    alignas(16) static constexpr float kFourthLow[4] = {t[0], t[2], t[4], t[6]};
-    alignas(16) static constexpr float kFourthHigh[4] = {t[8], t[10], t[12], t[14]};
+    constexpr const auto& kThresholds = kNf4Thresholds;
+    alignas(16) static constexpr float kThird[4] = {kThresholds[1], kThresholds[5], kThresholds[9],
+                                                    kThresholds[13]};
+    alignas(16) static constexpr float kFourthLow[4] = {kThresholds[0], kThresholds[2],
+                                                        kThresholds[4], kThresholds[6]};
+    alignas(16) static constexpr float kFourthHigh[4] = {kThresholds[8], kThresholds[10],
+                                                         kThresholds[12], kThresholds[14]};
     const VFloat x = hn::Mul(value, reciprocal);
-    const auto bit3 = hn::Gt(x, hn::Set(d, t[7]));
-    const auto bit2 = hn::Gt(x, hn::IfThenElse(bit3, hn::Set(d, t[11]), hn::Set(d, t[3])));
+    const auto bit3 = hn::Gt(x, hn::Set(d, kThresholds[7]));
+    const auto bit2 =
+        hn::Gt(x, hn::IfThenElse(bit3, hn::Set(d, kThresholds[11]), hn::Set(d, kThresholds[3])));
     const auto bit1 = hn::Gt(x, LookUp(kThird, Index(bit3, bit2)));
     const VInt32 index = Index(bit2, bit1);  // Within the half of the table that bit3 chose.
     const auto bit0 =
@@ -77,8 +81,9 @@ struct F32Search<Codebook::kFp4> {
   static HWY_INLINE VInt32 Codes(VFloat value, VFloat reciprocal) {
     const Float d;
     const Int32 di;
-    constexpr const auto& t = kFp4Thresholds;
-    alignas(16) static constexpr float kThird[4] = {t[0], t[2], t[4], t[6]};
+    constexpr const auto& kThresholds = kFp4Thresholds;
+    alignas(16) static constexpr float kThird[4] = {kThresholds[0], kThresholds[2], kThresholds[4],
+                                                    kThresholds[6]};
     // The code of a rank below four, and of the others.
     alignas(16) static constexpr int32_t kOrderLow[4] = {kFp4Order[0], kFp4Order[1], kFp4Order[2],
                                                          kFp4Order[3]};
@@ -91,8 +96,9 @@ struct F32Search<Codebook::kFp4> {
     const auto is_normal =
         hn::And(hn::Ge(hn::Abs(value), normal_min), hn::Ge(magnitude, normal_min));
     const auto is_negative = hn::And(is_normal, hn::Lt(x, hn::Zero(d)));
-    const auto bit2 = hn::Gt(magnitude, hn::Set(d, t[3]));
-    const auto bit1 = hn::Gt(magnitude, hn::IfThenElse(bit2, hn::Set(d, t[5]), hn::Set(d, t[1])));
+    const auto bit2 = hn::Gt(magnitude, hn::Set(d, kThresholds[3]));
+    const auto bit1 = hn::Gt(
+        magnitude, hn::IfThenElse(bit2, hn::Set(d, kThresholds[5]), hn::Set(d, kThresholds[1])));
     const auto bit0 = hn::Gt(magnitude, LookUp(kThird, Index(bit2, bit1)));
     const VInt32 rank = Index(bit1, bit0);  // Within the half of the order that bit2 chose.
     const VInt32 code = hn::IfThenElse(hn::RebindMask(di, bit2),

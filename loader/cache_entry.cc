@@ -70,19 +70,6 @@ absl::StatusOr<Shard> OpenFile(const CheckpointDirectory& directory,
   return Shard{.file_name = expected.name, .identity = *identity};
 }
 
-// The element type of what is kept, as safetensors calls it.
-Dtype DtypeOf(FloatType type) {
-  switch (type) {
-    case FloatType::kF32:
-      return Dtype::kF32;
-    case FloatType::kF16:
-      return Dtype::kF16;
-    case FloatType::kBf16:
-      return Dtype::kBf16;
-  }
-  return Dtype::kBf16;
-}
-
 // Makes `tensor` one that is read as it will be in device memory.
 absl::Status RetargetTensor(const CacheManifest::Tensor& cached, PlannedTensor& tensor) {
   if (cached.name != tensor.name || cached.parts.size() != tensor.parts.size()) {

@@ -22,7 +22,6 @@ namespace {
 
 constexpr absl::string_view kConfigFileName = "config.json";
 constexpr absl::string_view kSingleFileName = "model.safetensors";
-constexpr int64_t kConfigBytesMax = int64_t{16} << 20;
 
 absl::StatusOr<std::string> ReadTextFile(const CheckpointDirectory& directory,
                                          absl::string_view file_name, int64_t bytes_max) {

@@ -12,6 +12,7 @@
 #include "loader/exported_tensor.h"
 #include "loader/json_reader.h"
 #include "loader/python_json.h"
+#include "loader/quant_state.h"
 
 namespace nibble {
 namespace {
@@ -142,7 +143,7 @@ std::string QuantizationText(const LoadPlan& plan, const std::vector<std::string
       {"_load_in_8bit", "false"},
       {"bnb_4bit_compute_dtype", Quoted(ComputeDtype(members, TorchDtypeName(typical)))},
       {"bnb_4bit_quant_storage", Quoted("uint8")},
-      {"bnb_4bit_quant_type", Quoted(typical.format == Format::kFp4 ? "fp4" : "nf4")},
+      {"bnb_4bit_quant_type", Quoted(QuantTypeName(CodebookOf(typical.format)))},
       {"bnb_4bit_use_double_quant", typical.double_quantized ? "true" : "false"},
       {"llm_int8_enable_fp32_cpu_offload", "false"},
       {"llm_int8_has_fp16_weight", "false"},

@@ -9,6 +9,7 @@
 #include "kernels/nf4_format.h"
 #include "kernels/scale_format.h"
 #include "loader/python_json.h"
+#include "loader/quant_state.h"
 
 namespace nibble {
 namespace {
@@ -22,18 +23,6 @@ constexpr std::array<float, 16> kFp4Map = [] {
   return values;
 }();
 
-Dtype DtypeOf(FloatType type) {
-  switch (type) {
-    case FloatType::kF32:
-      return Dtype::kF32;
-    case FloatType::kF16:
-      return Dtype::kF16;
-    case FloatType::kBf16:
-      return Dtype::kBf16;
-  }
-  return Dtype::kF32;
-}
-
 // The bytes of a plane of all the unit's parts.
 int64_t UnitBytes(const ExportUnit& unit, Plane plane) {
   int64_t bytes = 0;
@@ -44,13 +33,9 @@ int64_t UnitBytes(const ExportUnit& unit, Plane plane) {
   return bytes;
 }
 
-const char* CodebookName(const PlannedTensor& tensor) {
-  return tensor.format == Format::kFp4 ? "fp4" : "nf4";
-}
-
 std::string QuantStateJson(const ExportUnit& unit, float scale_mean) {
   const PlannedTensor& tensor = *unit.tensor;
-  std::string json = absl::StrCat("{\"quant_type\": \"", CodebookName(tensor),
+  std::string json = absl::StrCat("{\"quant_type\": \"", QuantTypeName(CodebookOf(tensor.format)),
                                   "\", \"blocksize\": ", tensor.block_size, ", \"dtype\": \"",
                                   TorchDtypeName(tensor), "\", \"shape\": [",
                                   absl::StrJoin(ExportedShape(unit), ", "), "]");
@@ -125,9 +110,10 @@ std::vector<ExportedTensor> TensorsOf(const ModelConfig& config, const ExportUni
                            {static_cast<int64_t>(ScaleMap().size())}, Content::kScaleMap));
   }
   std::string json = QuantStateJson(unit, scale_mean);
-  tensors.push_back(Make(unit,
-                         absl::StrCat(name, ".quant_state.bitsandbytes__", CodebookName(tensor)),
-                         Dtype::kU8, {std::ssize(json)}, Content::kLiteral));
+  tensors.push_back(Make(
+      unit,
+      absl::StrCat(name, ".quant_state.bitsandbytes__", QuantTypeName(CodebookOf(tensor.format))),
+      Dtype::kU8, {std::ssize(json)}, Content::kLiteral));
   tensors.back().literal = std::move(json);
   return tensors;
 }

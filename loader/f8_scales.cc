@@ -30,8 +30,6 @@ bool IsF8(Dtype dtype) {
          dtype == Dtype::kF8E5M2Fnuz;
 }
 
-bool IsReadF8(Dtype dtype) { return dtype == Dtype::kF8E4M3 || dtype == Dtype::kF8E5M2; }
-
 struct Block {
   int64_t rows = 0;
   int64_t columns = 0;
@@ -91,7 +89,7 @@ class F8ScaleMerger {
   }
 
   absl::Status MergeScale(CheckpointTensor& weight) {
-    if (!IsReadF8(weight.dtype)) {
+    if (!AsF8Type(weight.dtype).has_value()) {
       return RefuseUnread(weight, "expected F8_E4M3 or F8_E5M2 of all 8-bit floats, found ",
                           DtypeName(weight.dtype));
     }

@@ -43,7 +43,7 @@ int64_t F8TileElements(const PlannedTensor& tensor, int64_t slot_bytes) {
 F8Tile PlaceF8Tile(const PlannedTensor& tensor, int64_t first_element, int64_t count) {
   const StoredF8Scale& scale = *tensor.f8_scale;
   F8Tile tile;
-  tile.range.type = tensor.source_dtype == Dtype::kF8E5M2 ? F8Type::kE5M2 : F8Type::kE4M3;
+  tile.range.type = *AsF8Type(tensor.source_dtype);
   tile.range.scale_type = scale.scale_type;
   tile.range.first_index = first_element;
   tile.range.element_count = count;

@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "kernels/check.h"
 #include "kernels/error_details.h"
 #include "loader/glob.h"
 
@@ -60,6 +61,11 @@ const char* FormatName(Format format) {
       return "AS_STORED";
   }
   return "";
+}
+
+Codebook CodebookOf(Format format) {
+  Check(format != Format::kAsStored, "what is in 4 bits has a codebook");
+  return format == Format::kFp4 ? Codebook::kFp4 : Codebook::kNf4;
 }
 
 absl::Status Validate(const QuantizationSpec& spec) {

@@ -17,6 +17,9 @@ enum class Format { kNf4, kFp4, kAsStored };
 // "NF4", "FP4", "AS_STORED".
 const char* FormatName(Format format);
 
+// Requires: format is not kAsStored.
+Codebook CodebookOf(Format format);
+
 struct QuantizationSpec {
   Format format = Format::kNf4;            // For what is quantized; kAsStored quantizes nothing.
   int64_t block_size = kBlockSizeDefault;  // Elements that share a scale; IsBlockSize.

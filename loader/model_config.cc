@@ -15,7 +15,6 @@
 namespace nibble {
 namespace {
 
-constexpr size_t kConfigBytesMax = size_t{16} << 20;
 constexpr int kConfigDepthMax = 64;
 
 // Far beyond any model, and small enough that 2 * a * b fits in 63 bits for any two sizes.
@@ -341,7 +340,7 @@ absl::StatusOr<ModelConfig> ParseModelConfig(absl::string_view file_name, absl::
   const auto refuse = [file_name](auto&&... message) {
     return absl::DataLossError(absl::StrCat(file_name, ": ", message...));
   };
-  if (json.size() > kConfigBytesMax) {
+  if (static_cast<int64_t>(json.size()) > kConfigBytesMax) {
     return refuse("expected at most ", kConfigBytesMax, " bytes, found ", json.size());
   }
   ConfigParser parser(json);

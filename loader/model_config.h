@@ -11,6 +11,8 @@
 
 namespace nibble {
 
+inline constexpr int64_t kConfigBytesMax = int64_t{16} << 20;
+
 // Counts and sizes are 0 where neither the file nor the family's config class in transformers says.
 // Those of a vision-language model are those of its nested text_config.
 struct ModelConfig {
@@ -43,9 +45,10 @@ struct ModelConfig {
   int64_t f8_block_columns = 0;
 };
 
-// Errors: DATA_LOSS for malformed JSON (limits: 16 MiB, depth 64), a key that stands twice, a
-// missing
-//   model_type, or a number that is negative, fractional or absurd, naming `file_name` and the key.
+// Errors: DATA_LOSS for malformed JSON (limits: kConfigBytesMax, depth 64), a key that stands
+// twice,
+//   a missing model_type, or a number that is negative, fractional or absurd, naming `file_name`
+//   and the key.
 absl::StatusOr<ModelConfig> ParseModelConfig(absl::string_view file_name, absl::string_view json);
 
 }  // namespace nibble

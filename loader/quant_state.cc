@@ -200,6 +200,10 @@ class QuantStateParser {
 
 }  // namespace
 
+absl::string_view QuantTypeName(Codebook codebook) {
+  return codebook == Codebook::kNf4 ? "nf4" : "fp4";
+}
+
 absl::StatusOr<QuantState> ParseQuantState(absl::string_view json) {
   if (json.size() > static_cast<size_t>(kQuantStateBytesMax)) {
     return absl::DataLossError(

@@ -36,6 +36,9 @@ struct QuantState {
   float scale_mean = 0;  // "nested_offset"; finite.
 };
 
+// "nf4", "fp4": what quant_type calls a codebook.
+absl::string_view QuantTypeName(Codebook codebook);
+
 // Errors: without the file's name; DATA_LOSS for malformed JSON, a key that stands twice, is not
 //   known or is missing, a value of the wrong type or beyond its bounds, an impossible block size;
 //   UNIMPLEMENTED for a quant_type, a shape of null or nested statistics that we do not read.

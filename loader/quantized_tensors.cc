@@ -43,8 +43,6 @@ struct MapFault {
   float found = 0;
 };
 
-absl::string_view NameOf(Codebook codebook) { return codebook == Codebook::kNf4 ? "nf4" : "fp4"; }
-
 // Requires: `bytes` are the floats'.
 template <size_t kCount>
 std::array<float, kCount> ReadFloats(absl::string_view bytes) {
@@ -136,8 +134,8 @@ class QuantizedTensorMerger {
                                                               state.status().message()));
     }
     if (state->codebook != group.codebook) {
-      return Refuse(index, "expected quant_type ", NameOf(group.codebook),
-                    " as the name says, found ", NameOf(state->codebook));
+      return Refuse(index, "expected quant_type ", QuantTypeName(group.codebook),
+                    " as the name says, found ", QuantTypeName(state->codebook));
     }
     if (state->double_quantized != group.double_quantized()) {
       return Refuse(index, "expected ", group.double_quantized() ? "" : "no ",
@@ -165,7 +163,7 @@ class QuantizedTensorMerger {
     const MapFault& fault = map_faults_[group_index];
     return fault.code < 0 ? absl::OkStatus()
                           : RefuseUnread(group.side(Side::kQuantMap), "expected the values of ",
-                                         NameOf(group.codebook), ", ",
+                                         QuantTypeName(group.codebook), ", ",
                                          ValuesOf(group.codebook)[static_cast<size_t>(fault.code)],
                                          " for code ", fault.code, ", found ", fault.found);
   }

@@ -40,7 +40,7 @@ class LoadObserver {
   virtual void OnProgress(const LoadProgress& progress) = 0;
 
   // With error_stats: called once, when all is loaded, by the thread that called LoadWeights().
-  virtual void OnErrors(TensorErrors /*errors*/) {}
+  virtual void OnErrors(TensorErrors&& /*errors*/) {}
 
   // Asked before each tile. Once true, stays true.
   virtual bool cancelled() const = 0;

@@ -20,9 +20,9 @@ namespace {
 using DirectoryOr = absl::StatusOr<std::shared_ptr<const CheckpointDirectory>>;
 
 constexpr absl::string_view kHubScheme = "hf:";
-constexpr size_t kSourceBytesMax = 4096;  // PATH_MAX of Linux.
-constexpr size_t kHubNameBytesMax = 96;   // The hub's own limit for each part of a name.
-constexpr int64_t kCommitBytesMax = 256;  // A reference holds a commit: 40 hexadecimal digits.
+constexpr size_t kSourceTextBytesMax = 4096;  // PATH_MAX of Linux.
+constexpr size_t kHubNameBytesMax = 96;       // The hub's own limit for each part of a name.
+constexpr int64_t kCommitBytesMax = 256;      // A reference holds a commit: 40 hexadecimal digits.
 
 // A model of the hub, in the words of its cache.
 struct HubModel {
@@ -136,10 +136,10 @@ DirectoryOr FindInRoots(const std::vector<std::string>& roots, absl::string_view
 }  // namespace
 
 DirectoryOr ResolveSource(const std::vector<std::string>& roots, absl::string_view source) {
-  if (source.empty() || source.size() > kSourceBytesMax || !IsUtf8(source) ||
+  if (source.empty() || source.size() > kSourceTextBytesMax || !IsUtf8(source) ||
       HasControlCharacters(source)) {
     return BadField("source",
-                    absl::StrCat("expected a path or hf:org/name of 1 to ", kSourceBytesMax,
+                    absl::StrCat("expected a path or hf:org/name of 1 to ", kSourceTextBytesMax,
                                  " bytes without control characters, found ", Printable(source)));
   }
   if (!absl::StartsWith(source, kHubScheme)) {

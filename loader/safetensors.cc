@@ -18,7 +18,6 @@
 namespace nibble {
 namespace {
 
-constexpr int64_t kLengthWordBytes = 8;
 constexpr absl::string_view kMetadataKey = "__metadata__";
 
 // What serde_json, the official reader's parser, allows: its limit of 128 counts one more.
@@ -258,7 +257,7 @@ absl::Status CheckLayout(const std::vector<SafetensorsEntry>& entries, int64_t d
 absl::StatusOr<SafetensorsHeader> ParseSafetensorsHeader(absl::string_view file_name,
                                                          absl::string_view json,
                                                          int64_t file_bytes) {
-  const int64_t data_begin = kLengthWordBytes + static_cast<int64_t>(json.size());
+  const int64_t data_begin = kSafetensorsLengthBytes + static_cast<int64_t>(json.size());
   SafetensorsHeader header;
   header.digest = Digest(json);
   std::vector<SafetensorsEntry>& entries = header.entries;
@@ -291,11 +290,11 @@ absl::StatusOr<SafetensorsHeader> ReadSafetensorsHeader(absl::string_view file_n
     return identity.status();
   }
   const int64_t file_bytes = identity->bytes;
-  if (file_bytes < kLengthWordBytes) {
+  if (file_bytes < kSafetensorsLengthBytes) {
     return Malformed(file_name, absl::StrCat("expected a safetensors file of at least 8 bytes, ",
                                              "found ", file_bytes));
   }
-  std::array<unsigned char, kLengthWordBytes> word;
+  std::array<unsigned char, kSafetensorsLengthBytes> word;
   if (absl::Status read = file.Read(0, std::as_writable_bytes(std::span(word))); !read.ok()) {
     return read;
   }
@@ -308,10 +307,10 @@ absl::StatusOr<SafetensorsHeader> ReadSafetensorsHeader(absl::string_view file_n
                      absl::StrCat("expected a header of at most ", kSafetensorsHeaderBytesMax,
                                   " bytes, found ", header_bytes));
   }
-  if (header_bytes > static_cast<uint64_t>(file_bytes - kLengthWordBytes)) {
+  if (header_bytes > static_cast<uint64_t>(file_bytes - kSafetensorsLengthBytes)) {
     return Malformed(file_name,
                      absl::StrCat("expected a header of ", header_bytes, " bytes, found ",
-                                  file_bytes - kLengthWordBytes, " in the file"));
+                                  file_bytes - kSafetensorsLengthBytes, " in the file"));
   }
   // The only allocation whose size a few bytes of the file decide.
   const std::unique_ptr<std::byte[]> buffer(new (std::nothrow) std::byte[header_bytes]);
@@ -320,7 +319,7 @@ absl::StatusOr<SafetensorsHeader> ReadSafetensorsHeader(absl::string_view file_n
         absl::StrCat(file_name, ": no memory for a header of ", header_bytes, " bytes"));
   }
   const std::span<std::byte> bytes(buffer.get(), header_bytes);
-  if (absl::Status read = file.Read(kLengthWordBytes, bytes); !read.ok()) {
+  if (absl::Status read = file.Read(kSafetensorsLengthBytes, bytes); !read.ok()) {
     return read;
   }
   const absl::string_view json(reinterpret_cast<const char*>(bytes.data()), bytes.size());

@@ -20,10 +20,12 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "kernels/block_format.h"
+#include "kernels/f8_format.h"
 #include "loader/checkpoint_directory.h"
 
 namespace nibble {
 
+inline constexpr int64_t kSafetensorsLengthBytes = 8;  // Of N.
 inline constexpr int64_t kSafetensorsHeaderBytesMax = 100'000'000;
 
 // What a file may declare, so that a hostile header cannot take many times its size in memory: the
@@ -66,6 +68,10 @@ std::optional<Dtype> ParseDtype(absl::string_view name);
 
 // The types that can be quantized or used as weights as they are.
 std::optional<FloatType> AsFloatType(Dtype dtype);
+Dtype DtypeOf(FloatType type);
+
+// The types that can be used once they are multiplied by their scales.
+std::optional<F8Type> AsF8Type(Dtype dtype);
 
 struct SafetensorsEntry {
   std::string name;

@@ -50,4 +50,27 @@ std::optional<FloatType> AsFloatType(Dtype dtype) {
   }
 }
 
+Dtype DtypeOf(FloatType type) {
+  switch (type) {
+    case FloatType::kF32:
+      return Dtype::kF32;
+    case FloatType::kF16:
+      return Dtype::kF16;
+    case FloatType::kBf16:
+      return Dtype::kBf16;
+  }
+  return Dtype::kF32;
+}
+
+std::optional<F8Type> AsF8Type(Dtype dtype) {
+  switch (dtype) {
+    case Dtype::kF8E4M3:
+      return F8Type::kE4M3;
+    case Dtype::kF8E5M2:
+      return F8Type::kE5M2;
+    default:
+      return std::nullopt;
+  }
+}
+
 }  // namespace nibble

@@ -13,7 +13,6 @@ namespace {
 
 // Where the official writer lets the data begin.
 constexpr int64_t kDataAlignment = 8;
-constexpr size_t kLengthWordBytes = 8;
 
 }  // namespace
 
@@ -48,8 +47,8 @@ std::string WriteSafetensorsHeader(
   json.resize(static_cast<size_t>(RoundUp(static_cast<int64_t>(json.size()), kDataAlignment)), ' ');
 
   std::string header;
-  header.reserve(kLengthWordBytes + json.size());
-  for (size_t i = 0; i < kLengthWordBytes; ++i) {
+  header.reserve(static_cast<size_t>(kSafetensorsLengthBytes) + json.size());
+  for (int64_t i = 0; i < kSafetensorsLengthBytes; ++i) {
     header += static_cast<char>(json.size() >> (8 * i));
   }
   return header += json;

@@ -244,6 +244,7 @@ Json Qwen35MoeConfig(const Shape& shape) {
 
 std::vector<std::string> SyntheticShapeNames() {
   std::vector<std::string> names;
+  names.reserve(std::size(kShapes));
   for (const Shape& shape : kShapes) {
     names.emplace_back(shape.name);
   }

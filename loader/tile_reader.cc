@@ -13,15 +13,6 @@
 namespace nibble {
 namespace {
 
-// `status` with the tensor's name before its message; code and details stay.
-absl::Status About(const PlannedTensor& tensor, const absl::Status& status) {
-  absl::Status named(status.code(), absl::StrCat(tensor.name, ": ", status.message()));
-  status.ForEachPayload([&named](absl::string_view type, const absl::Cord& payload) {
-    named.SetPayload(type, payload);
-  });
-  return named;
-}
-
 // The type of a tile's numbers if they must be finite: elements, and scales in fp32.
 std::optional<FloatType> CheckedType(const PlannedTensor& tensor, Plane plane) {
   if (plane == Plane::kData) {
@@ -44,7 +35,7 @@ ScaleSearch SearchOf(const QuantizationSpec& spec) {
 float ValueOf(const PlannedTensor& tensor, FloatType type, std::span<const std::byte> bytes,
               int64_t index) {
   if (tensor.form == SourceForm::kF8) {
-    return F8Value(tensor.source_dtype == Dtype::kF8E5M2 ? F8Type::kE5M2 : F8Type::kE4M3,
+    return F8Value(*AsF8Type(tensor.source_dtype),
                    std::to_integer<uint8_t>(bytes[static_cast<size_t>(index)]));
   }
   return LoadElement(type, bytes.data(), index);
@@ -64,81 +55,6 @@ bool NeedsRoom(const PlannedTensor& tensor) {
 
 }  // namespace
 
-TileQueue::TileQueue(const LoadPlan& plan, const TileList& tiles, ScaleScratch& scratch,
-                     LoadObserver& observer)
-    : plan_(plan),
-      tiles_(tiles),
-      scratch_(scratch),
-      observer_(observer),
-      tiles_left_(plan.tensors.size()),
-      tile_errors_(plan.quantization.error_stats ? static_cast<size_t>(tiles.size()) : 0) {
-  for (size_t index = 0; index < plan.tensors.size(); ++index) {
-    const int64_t count = tiles.tensor_tiles(static_cast<int64_t>(index));
-    tiles_left_[index] = count;
-    tensors_total_ += plan.tensors[index].loaded ? 1 : 0;
-    // A tensor without elements has nothing to wait for.
-    tensors_done_ += plan.tensors[index].loaded && count == 0 ? 1 : 0;
-  }
-}
-
-std::optional<Tile> TileQueue::Next() {
-  if (failed_) {
-    return std::nullopt;
-  }
-  if (observer_.cancelled()) {
-    Fail(tiles_.size(), absl::CancelledError("the load was cancelled"));
-    return std::nullopt;
-  }
-  const int64_t index = next_++;
-  return index < tiles_.size() ? std::optional(tiles_.tile(index)) : std::nullopt;
-}
-
-void TileQueue::Fail(int64_t tile_index, absl::Status status) {
-  MutexLock lock(mutex_);
-  if (status_.ok() || tile_index < failed_tile_) {
-    status_ = std::move(status);
-    failed_tile_ = tile_index;
-  }
-  failed_ = true;
-  scratch_.Stop();
-}
-
-void TileQueue::AddErrors(const Tile& tile, std::span<const ErrorSums> chunks) {
-  for (const ErrorSums& chunk : chunks) {
-    tile_errors_[static_cast<size_t>(tile.index)] += chunk;
-  }
-}
-
-TensorErrors TileQueue::errors() const {
-  TensorErrors errors(plan_.tensors.size());
-  for (int64_t index = 0; index < tiles_.size(); ++index) {
-    const auto tensor_index = static_cast<size_t>(tiles_.tile(index).tensor_index);
-    const PlannedTensor& tensor = plan_.tensors[tensor_index];
-    if (tensor.quantized() && !IsCopied(tensor)) {
-      std::optional<ErrorSums>& sums = errors[tensor_index];
-      sums = sums.value_or(ErrorSums());
-      *sums += tile_errors_[static_cast<size_t>(index)];
-    }
-  }
-  return errors;
-}
-
-void TileQueue::CountDone(const Tile& tile) {
-  const auto tensor_index = static_cast<size_t>(tile.tensor_index);
-  const int64_t bytes = tile.count * FileUnitBytes(plan_.tensors[tensor_index], tile.plane);
-  LoadProgress progress;
-  progress.read_bytes = read_bytes_ += bytes;
-  progress.source_bytes = plan_.source_bytes;
-  progress.tensors_done = --tiles_left_[tensor_index] == 0 ? ++tensors_done_ : tensors_done_.load();
-  progress.tensors_total = tensors_total_;
-  observer_.OnProgress(progress);
-}
-
-absl::Status TileQueue::status() const {
-  MutexLock lock(mutex_);
-  return status_;
-}
-
 void TileReader::Run() {
   if (absl::Status status = Start(); !status.ok()) {
     load_.tiles.Fail(-1, std::move(status));
@@ -156,7 +72,7 @@ void TileReader::Run() {
       }
       if (!begun.ok()) {
         in_flight.tile.reset();  // Its cell says nothing; below the queue is waited for.
-        load_.tiles.Fail(tile->index, About(tensor(*tile), begun));
+        load_.tiles.Fail(tile->index, WithSubject(begun, tensor(*tile).name));
       }
     }
   }
@@ -246,12 +162,10 @@ absl::Status TileReader::ReadF8(const Tile& tile, InFlight& in_flight) {
   const auto host = [&slot](int64_t offset, int64_t bytes) {
     return slot.host.subspan(static_cast<size_t>(offset), static_cast<size_t>(bytes));
   };
-  const FileRange& scales = tensor.f8_scale->scales;
-  absl::Status status = load_.files[static_cast<size_t>(place.shard_index)]->Read(
-      place.file_offset + tile.first, host(0, tile.count));
+  absl::Status status = Read(tile, host(0, tile.count));
   if (status.ok()) {
-    status = load_.files[static_cast<size_t>(scales.shard_index)]->Read(
-        f8.scales_file_offset, host(f8.scales_offset, f8.scales_bytes));
+    status = file(tensor.f8_scale->scales.shard_index)
+                 .Read(f8.scales_file_offset, host(f8.scales_offset, f8.scales_bytes));
   }
   if (!status.ok()) {
     return status;
@@ -279,8 +193,7 @@ absl::Status TileReader::ReadF8(const Tile& tile, InFlight& in_flight) {
 absl::Status TileReader::Read(const Tile& tile, std::span<std::byte> target) const {
   const PlanePlace& place = part(tile)[tile.plane];
   const int64_t offset = tile.first * FileUnitBytes(tensor(tile), tile.plane);
-  const ReadOnlyFile& file = *load_.files[static_cast<size_t>(place.shard_index)];
-  absl::Status status = file.Read(place.file_offset + offset, target);
+  absl::Status status = file(place.shard_index).Read(place.file_offset + offset, target);
   if (load_.checksums == nullptr) {
     return status;
   }
@@ -308,7 +221,7 @@ absl::Status TileReader::QueueQuantize(const Tile& tile, const InFlight& in_flig
   const PlannedTensor& tensor = this->tensor(tile);
   const PlannedPart& part = this->part(tile);
   QuantizeArgs args;
-  args.codebook = tensor.format == Format::kFp4 ? Codebook::kFp4 : Codebook::kNf4;
+  args.codebook = CodebookOf(tensor.format);
   args.block_size = tensor.block_size;
   args.source_type = ElementType(tensor);
   args.element_count = tile.count;
@@ -458,7 +371,7 @@ absl::Status TileReader::SealPart(const Tile& tile) {
   if (status.ok()) {
     load_.scratch.GiveBack(tile);
   }
-  return status.ok() ? status : About(tensor, status);
+  return status.ok() ? status : WithSubject(status, tensor.name);
 }
 
 }  // namespace nibble

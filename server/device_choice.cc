@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "loader/staging_ring.h"
+#include "server/exporter.h"
 #include "server/system_memory.h"
 
 namespace nibble {
@@ -17,8 +18,8 @@ namespace {
 constexpr double kCudaBudgetRatio = 0.9;
 constexpr double kHostBudgetRatio = 0.5;
 
-// 64 default loads. Many more queues than a card has channels for gain nothing.
-constexpr int kCudaQueuesMax = 512;
+// Of loads: 64 default ones. Many more queues than a card has channels for gain nothing.
+constexpr int kCudaLoadQueuesMax = 512;
 
 int64_t RuntimeBytes(const DaemonOptions& options, DeviceKind kind) {
   return options.runtime_reserve_bytes.value_or(kind == DeviceKind::kCuda ? kCudaRuntimeBytes : 0);
@@ -117,12 +118,14 @@ absl::StatusOr<int> CudaQueueCount(const DaemonOptions& options, int core_count)
   const int readers =
       ShapeStaging(kCudaTraits, options.staging_bytes, options.reader_threads, core_count)
           .reader_count;
-  if (options.max_loads > kCudaQueuesMax / readers) {
+  if (options.max_loads > kCudaLoadQueuesMax / readers) {
     return absl::InvalidArgumentError(
-        absl::StrCat("--max-loads: expected at most ", kCudaQueuesMax / readers, " loads with ",
+        absl::StrCat("--max-loads: expected at most ", kCudaLoadQueuesMax / readers, " loads with ",
                      readers, " --reader-threads each on a GPU, found ", options.max_loads));
   }
-  return options.max_loads * readers;
+  const int exports = options.export_roots.empty() ? 0 : kExportsMax;
+  const int cache_writers = options.cache_dir.empty() ? 0 : 1;
+  return options.max_loads * readers + exports + cache_writers;
 }
 
 absl::StatusOr<ChosenDevice> OpenChosenDevice(const DaemonOptions& options) {

@@ -36,11 +36,11 @@ absl::StatusOr<std::string> ChooseDeviceName(absl::string_view name, int cuda_co
 absl::StatusOr<int64_t> ChooseBudget(const DaemonOptions& options, DeviceKind kind,
                                      int64_t device_bytes, int64_t runtime_bytes);
 
-// Queues that the loads on a GPU have at once with these settings, on a machine of `core_count`
-// cores: one for each reader of each load. They are set up when the GPU is opened, so that no load
-// takes memory for one.
+// Queues that a GPU has at once with these settings, on a machine of `core_count` cores: one for
+// each reader of each load, each export, and the cache's writer. They are set up when the GPU is
+// opened, so that nothing takes memory for one later.
 //
-// Errors: INVALID_ARGUMENT if there are more than anybody has use for.
+// Errors: INVALID_ARGUMENT if loads have more than anybody has use for.
 absl::StatusOr<int> CudaQueueCount(const DaemonOptions& options, int core_count);
 
 // Opens the device. A host device is as large as its budget.

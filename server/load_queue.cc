@@ -32,7 +32,7 @@ class EntryObserver final : public LoadObserver {
     }
   }
 
-  void OnErrors(TensorErrors errors) override {
+  void OnErrors(TensorErrors&& errors) override {
     auto shared = std::make_shared<const TensorErrors>(std::move(errors));
     MutexLock lock(table_.mutex());
     entry_->errors = std::move(shared);
@@ -53,15 +53,6 @@ class EntryObserver final : public LoadObserver {
   const LoadPlan& source_plan_;
   absl::Status fallback_;
 };
-
-// `status` with the model's name before its message; code and details stay.
-absl::Status About(const std::string& model, const absl::Status& status) {
-  absl::Status named(status.code(), absl::StrCat(model, ": ", status.message()));
-  status.ForEachPayload([&named](absl::string_view type, const absl::Cord& payload) {
-    named.SetPayload(type, payload);
-  });
-  return named;
-}
 
 absl::Status WithRemedies(const absl::Status& refused, const PlanAnswer& answer) {
   ErrorDetails details = DetailsOf(refused);
@@ -202,7 +193,7 @@ absl::StatusOr<LoadedModel> LoadQueue::CarryOut(
   if (!weights.ok()) {
     // The device and the host do not know for whom they had no memory.
     return absl::IsResourceExhausted(weights.status())
-               ? About(entry->request.model, weights.status())
+               ? WithSubject(weights.status(), entry->request.model)
                : weights.status();
   }
   LoadedModel model;

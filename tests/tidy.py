@@ -43,16 +43,18 @@ def flags_of(path, flags):
     sys.exit(f"tidy.py: {path}: not compiled in this build, nor is anything in its folder")
 
 
-def goes_alone(path):
-    """Highway includes such a file into itself, once for each instruction set."""
+def goes_alone(path, flags):
+    """Highway includes such a file into itself, once for each instruction set; each fuzzer has the
+    one entry point; what this configuration leaves out defines what another file does."""
     with open(path, encoding="utf-8") as source:
-        return "HWY_TARGET_INCLUDE" in source.read()
+        text = source.read()
+    return "HWY_TARGET_INCLUDE" in text or "LLVMFuzzerTestOneInput" in text or path not in flags
 
 
 def groups_of(paths, flags):
     alike = {}
     for path in paths:
-        key = (path,) if goes_alone(path) else (os.path.dirname(path), flags_of(path, flags))
+        key = (path,) if goes_alone(path, flags) else (os.path.dirname(path), flags_of(path, flags))
         alike.setdefault(key, []).append(path)
     for files in alike.values():
         count = -(-len(files) // GROUP_FILES_MAX)

@@ -80,7 +80,7 @@ class BenchObserver final : public LoadObserver {
 };
 
 // What is measured, and with what.
-struct Subject {
+struct LoadSubject {
   Checkpoint checkpoint;
   std::shared_ptr<const LoadPlan> plan;
   std::vector<std::string> paths;  // Of the shards.
@@ -88,8 +88,9 @@ struct Subject {
   int reader_count = 0;
 };
 
-absl::StatusOr<Subject> OpenSubject(const BenchLoadOptions& options, const std::string& source) {
-  Subject subject;
+absl::StatusOr<LoadSubject> OpenSubject(const BenchLoadOptions& options,
+                                        const std::string& source) {
+  LoadSubject subject;
   absl::StatusOr<Checkpoint> checkpoint = OpenLocalCheckpoint(source);
   if (!checkpoint.ok()) {
     return checkpoint.status();
@@ -121,7 +122,8 @@ absl::StatusOr<Subject> OpenSubject(const BenchLoadOptions& options, const std::
 }
 
 // One load within a budget of exactly its peak.
-absl::StatusOr<absl::Duration> TimeLoad(const Subject& subject, const InterruptGuard& interrupt) {
+absl::StatusOr<absl::Duration> TimeLoad(const LoadSubject& subject,
+                                        const InterruptGuard& interrupt) {
   VramBudget budget(subject.plan->peak_bytes());
   absl::StatusOr<VramBudget::Reservation> reservation =
       budget.Reserve("bench", subject.plan->peak());
@@ -142,14 +144,14 @@ absl::StatusOr<absl::Duration> TimeLoad(const Subject& subject, const InterruptG
   return time;
 }
 
-absl::StatusOr<absl::Duration> TimeCopy(const Subject& subject) {
+absl::StatusOr<absl::Duration> TimeCopy(const LoadSubject& subject) {
   return subject.plan->traits.kind == DeviceKind::kCuda
              ? TimeDeviceCopy(*subject.device, subject.plan->source_bytes)
              : TimeMemoryCopy(subject.plan->source_bytes, subject.reader_count);
 }
 
 // Runs load, read and copy in turn, so that whatever else happens on the machine happens to all.
-absl::StatusOr<std::vector<BenchRow>> Measure(const Subject& subject, int64_t runs,
+absl::StatusOr<std::vector<BenchRow>> Measure(const LoadSubject& subject, int64_t runs,
                                               const InterruptGuard& interrupt) {
   const bool cuda = subject.plan->traits.kind == DeviceKind::kCuda;
   std::vector<BenchRow> rows = {
@@ -186,7 +188,7 @@ absl::Status WriteShape(const BenchLoadOptions& options, const std::string& dire
                                   });
 }
 
-int Print(const BenchLoadOptions& options, const Subject& subject, double resident,
+int Print(const BenchLoadOptions& options, const LoadSubject& subject, double resident,
           const std::vector<BenchRow>& rows) {
   const auto bytes = static_cast<double>(subject.plan->source_bytes);
   const std::string source = options.source.empty() ? options.shape : options.source;
@@ -229,7 +231,7 @@ int RunBenchLoad(const BenchLoadOptions& options) {
       return ReportFailure(status);
     }
   }
-  const absl::StatusOr<Subject> subject = OpenSubject(options, source);
+  const absl::StatusOr<LoadSubject> subject = OpenSubject(options, source);
   if (!subject.ok()) {
     return ReportFailure(subject.status());
   }

@@ -34,7 +34,7 @@ struct BenchQuantizeOptions {
 constexpr Codebook kCodebooks[] = {Codebook::kNf4, Codebook::kFp4};
 
 // Source, its copy, and the planes, in device memory under one reservation.
-struct Subject {
+struct QuantizeSubject {
   std::unique_ptr<Device> device;
   std::unique_ptr<VramBudget> budget;
   std::unique_ptr<VramBudget::Reservation> reservation;
@@ -79,7 +79,7 @@ absl::Status FillSource(Queue& queue, DeviceSpan source) {
   const auto bytes = std::as_bytes(std::span(values));
   for (int64_t done = 0; done < source.bytes(); done += std::ssize(bytes)) {
     const int64_t piece = std::min(std::ssize(bytes), source.bytes() - done);
-    const absl::Status status =
+    absl::Status status =
         queue.CopyToDevice(bytes.first(static_cast<size_t>(piece)), source.Slice(done, piece));
     if (!status.ok()) {
       return status;
@@ -88,14 +88,14 @@ absl::Status FillSource(Queue& queue, DeviceSpan source) {
   return queue.Synchronize();
 }
 
-absl::StatusOr<Subject> MakeSubject(const BenchQuantizeOptions& options) {
+absl::StatusOr<QuantizeSubject> MakeSubject(const BenchQuantizeOptions& options) {
   const int64_t elements = options.source_bytes / 2;
   const int64_t source_bytes = RoundUp(options.source_bytes, 256);
   const int64_t code_bytes = RoundUp(CodeBytes(elements), 256);
   const int64_t scale_bytes = RoundUp(ScaleBytes(elements, options.block_size), 256);
   const int64_t total =
       RoundUp(2 * source_bytes + code_bytes + scale_bytes + 256, kCudaTraits.granularity_bytes);
-  Subject subject;
+  QuantizeSubject subject;
   absl::StatusOr<std::unique_ptr<Device>> device = OpenBenchDevice(options.device, total);
   if (!device.ok()) {
     return device.status();
@@ -149,7 +149,7 @@ absl::Status Time(Queue& queue, const Work& work, std::vector<double>& seconds) 
 }
 
 // Quantizes and copies in turn; the first of each is not counted, it only warms up.
-absl::StatusOr<std::vector<BenchRow>> Measure(Subject& subject,
+absl::StatusOr<std::vector<BenchRow>> Measure(QuantizeSubject& subject,
                                               const BenchQuantizeOptions& options) {
   std::vector<BenchRow> rows = {
       {"quantize", "bf16 to 4 bits and scales, NaN and Inf looked for", {}},
@@ -179,7 +179,7 @@ int RunBenchQuantize(const BenchQuantizeOptions& options) {
   if (absl::Status status = StayOnOneCore(); !status.ok()) {
     return ReportFailure(status);
   }
-  absl::StatusOr<Subject> subject = MakeSubject(options);
+  absl::StatusOr<QuantizeSubject> subject = MakeSubject(options);
   if (!subject.ok()) {
     return ReportFailure(subject.status());
   }

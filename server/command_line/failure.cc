@@ -4,6 +4,7 @@
 #include <google/rpc/status.pb.h>
 
 #include <cstdio>
+#include <utility>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -62,13 +63,12 @@ absl::Status FromGrpcStatus(const grpc::Status& status) {
   if (status.ok()) {
     return absl::OkStatus();
   }
-  const absl::Status plain(static_cast<absl::StatusCode>(status.error_code()),
-                           status.error_message());
+  absl::Status plain(static_cast<absl::StatusCode>(status.error_code()), status.error_message());
   google::rpc::Status answer;
   if (status.error_details().empty() || !answer.ParseFromString(status.error_details())) {
     return plain;
   }
-  return WithDetails(plain, ReadDetails(answer));
+  return WithDetails(std::move(plain), ReadDetails(answer));
 }
 
 std::string RenderFailure(const absl::Status& failure) {

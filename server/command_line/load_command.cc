@@ -49,14 +49,14 @@ v1::LoadModelRequest MakeRequest(const LoadOptions& options) {
   return request;
 }
 
-std::string Memory(uint64_t bytes) { return FormatMemory(static_cast<int64_t>(bytes)); }
+std::string MemoryText(uint64_t bytes) { return FormatMemory(static_cast<int64_t>(bytes)); }
 
 std::string PlannedLine(const std::string& name, const v1::Plan& plan) {
-  return absl::StrCat(name, "  planned: reads ",
-                      FormatData(static_cast<int64_t>(plan.source_bytes())), ", peak ",
-                      Memory(plan.peak_bytes()), " = resident ", Memory(plan.resident_bytes()),
-                      " + staging ", Memory(plan.staging_bytes()),
-                      absl::StrFormat(", %.2f %% in 4 bits", 100 * plan.quantized_ratio()));
+  return absl::StrCat(
+      name, "  planned: reads ", FormatData(static_cast<int64_t>(plan.source_bytes())), ", peak ",
+      MemoryText(plan.peak_bytes()), " = resident ", MemoryText(plan.resident_bytes()),
+      " + staging ", MemoryText(plan.staging_bytes()),
+      absl::StrFormat(", %.2f %% in 4 bits", 100 * plan.quantized_ratio()));
 }
 
 std::string ReadyLine(const v1::Model& model) {
@@ -64,8 +64,9 @@ std::string ReadyLine(const v1::Model& model) {
                           ? static_cast<double>(model.read_bytes()) / model.load_seconds() / 1e9
                           : 0;
   return absl::StrCat(
-      model.model(), "  ready: resident ", Memory(model.plan().resident_bytes()), ", peak ",
-      Memory(model.peak_bytes()), ", read ", FormatData(static_cast<int64_t>(model.read_bytes())),
+      model.model(), "  ready: resident ", MemoryText(model.plan().resident_bytes()), ", peak ",
+      MemoryText(model.peak_bytes()), ", read ",
+      FormatData(static_cast<int64_t>(model.read_bytes())),
       model.loaded_from() == v1::LOADED_FROM_CACHE ? " from the cache" : "",
       absl::StrFormat(", %.2f s, %.2f GB/s, %.2f %% in 4 bits", model.load_seconds(), rate,
                       100 * model.plan().quantized_ratio()));

@@ -168,8 +168,9 @@ absl::StatusOr<absl::Duration> TimeMemoryCopy(int64_t bytes, int thread_count) {
   const int64_t share = CeilDivide(bytes, thread_count);
   const absl::Time start = absl::Now();
   RunThreads(thread_count, [&](int index) {
-    std::byte* source = buffers[static_cast<size_t>(2 * index)].data();
-    std::byte* target = buffers[static_cast<size_t>(2 * index + 1)].data();
+    const size_t pair = 2 * static_cast<size_t>(index);
+    std::byte* source = buffers[pair].data();
+    std::byte* target = buffers[pair + 1].data();
     for (int64_t done = 0; done < share; done += buffer_bytes) {
       std::memcpy(target, source, static_cast<size_t>(std::min(buffer_bytes, share - done)));
       // The compiler must not see that nobody reads the copy.

@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -32,7 +33,7 @@ double Share(const ProgressMoment& moment) {
 
 // "0:07", "1:02:33".
 std::string FormatClock(double seconds) {
-  const auto whole = static_cast<int64_t>(std::clamp(seconds, 0.0, 359'999.0) + 0.5);
+  const int64_t whole = std::lround(std::clamp(seconds, 0.0, 359'999.0));
   const int64_t hours = whole / 3600;
   const int64_t minutes = whole / 60 % 60;
   return hours > 0 ? absl::StrFormat("%d:%02d:%02d", hours, minutes, whole % 60)

@@ -22,13 +22,13 @@ struct PsOptions {
   ClientOptions client;
 };
 
-std::string Memory(uint64_t bytes) {
+std::string MemoryOrNone(uint64_t bytes) {
   return bytes == 0 ? "-" : FormatMemory(static_cast<int64_t>(bytes));
 }
 
 // LOADING 62%, READY, FAILED.
 std::string StateText(const v1::Model& model) {
-  const std::string state = v1::ModelState_Name(model.state());
+  std::string state = v1::ModelState_Name(model.state());
   if (model.state() != v1::LOADING || model.progress().source_bytes() == 0) {
     return state;
   }
@@ -58,7 +58,7 @@ void PrintModels(const v1::ListModelsResponse& response) {
   for (const v1::Model& model : response.models()) {
     table.AddRow({model.model(), StateText(model),
                   v1::WeightFormat_Name(model.quantization().format()),
-                  Memory(model.plan().resident_bytes()), Memory(model.peak_bytes()),
+                  MemoryOrNone(model.plan().resident_bytes()), MemoryOrNone(model.peak_bytes()),
                   model.load_seconds() > 0 ? absl::StrFormat("%.2f s", model.load_seconds()) : "-",
                   LastUsed(model), model.source()});
   }

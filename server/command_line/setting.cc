@@ -22,9 +22,9 @@ const Setting* Find(const std::vector<Setting>& settings, absl::string_view name
 
 absl::Status ApplyOne(const Setting& setting, const GivenSetting& given) {
   const bool right_count = setting.repeatable ? !given.values.empty() : given.values.size() == 1;
-  const absl::Status status = right_count ? setting.apply(given.values)
-                                          : absl::InvalidArgumentError(absl::StrCat(
-                                                "expected one value, found ", given.values.size()));
+  absl::Status status = right_count ? setting.apply(given.values)
+                                    : absl::InvalidArgumentError(absl::StrCat(
+                                          "expected one value, found ", given.values.size()));
   if (status.ok()) {
     return status;
   }

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <ctime>
 #include <functional>
 #include <string>
@@ -22,7 +23,8 @@ struct TimedWork {
   double SecondsAt(double quantile) const {
     std::vector<double> sorted = seconds;
     std::sort(sorted.begin(), sorted.end());
-    return sorted[static_cast<size_t>(quantile * static_cast<double>(sorted.size() - 1) + 0.5)];
+    return sorted[static_cast<size_t>(
+        std::lround(quantile * static_cast<double>(sorted.size() - 1)))];
   }
   double MedianSeconds() const { return SecondsAt(0.5); }
 };

@@ -192,11 +192,13 @@ TEST_P(DeviceContractTest, RefusesWorkWhoseSpansDoNotFitItsShape) {
 TEST_P(DeviceContractTest, KeepsQueuesOfSeveralThreadsApart) {
   constexpr int kThreads = 4;
   std::vector<DeviceSpan> spans;
+  spans.reserve(kThreads);
   for (int i = 0; i < kThreads; ++i) {
     spans.push_back(Cut(1_MiB));
   }
   std::vector<int> equal(kThreads, 0);
   std::vector<std::thread> threads;
+  threads.reserve(kThreads);
   for (int i = 0; i < kThreads; ++i) {
     threads.emplace_back([&, i] {
       const auto queue = *device_->NewQueue();

@@ -4,7 +4,6 @@
 #pragma once
 
 #include <algorithm>
-#include <cstring>
 #include <memory>
 #include <span>
 #include <string>
@@ -112,12 +111,14 @@ class DeviceTest : public testing::TestWithParam<std::string> {
 template <typename T>
 int64_t FirstDifference(const std::vector<T>& found, const std::vector<T>& expected) {
   const size_t count = std::min(found.size(), expected.size());
-  for (size_t index = 0; index < count; ++index) {
-    if (std::memcmp(&found[index], &expected[index], sizeof(T)) != 0) {
-      return static_cast<int64_t>(index);
-    }
+  const auto found_bytes = std::as_bytes(std::span(found).first(count));
+  const auto expected_bytes = std::as_bytes(std::span(expected).first(count));
+  const auto place =
+      std::mismatch(found_bytes.begin(), found_bytes.end(), expected_bytes.begin()).first;
+  if (place != found_bytes.end() || found.size() != expected.size()) {
+    return (place - found_bytes.begin()) / static_cast<int64_t>(sizeof(T));
   }
-  return found.size() == expected.size() ? -1 : static_cast<int64_t>(count);
+  return -1;
 }
 
 // How a test names its instance: "Host/DeviceContractTest.CopiesRoundTrip/host".

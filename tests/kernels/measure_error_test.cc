@@ -3,10 +3,10 @@
 
 #include <cfloat>
 #include <cmath>
-#include <functional>
 #include <limits>
 
 #include "kernels/measure_error_ref.h"
+#include "tests/kernels/block_data.h"
 #include "tests/kernels/block_fixture.h"
 
 namespace nibble {
@@ -40,24 +40,6 @@ class MeasureErrorTest : public BlockTest {
 };
 INSTANTIATE_TEST_SUITE_P(Host, MeasureErrorTest, testing::Values("host"), DeviceTestName);
 INSTANTIATE_TEST_SUITE_P(Cuda, MeasureErrorTest, testing::ValuesIn(CudaDevices()), DeviceTestName);
-
-constexpr Codebook kCodebooks[] = {Codebook::kNf4, Codebook::kFp4};
-constexpr FloatType kTypes[] = {FloatType::kBf16, FloatType::kF16, FloatType::kF32};
-
-std::vector<std::byte> Elements(FloatType type, int64_t count,
-                                const std::function<float(int64_t)>& value) {
-  std::vector<std::byte> bytes(static_cast<size_t>(count * BytesPerElement(type)));
-  for (int64_t index = 0; index < count; ++index) {
-    StoreElement(type, value(index), bytes.data(), index);
-  }
-  return bytes;
-}
-
-std::vector<std::byte> Normal(FloatType type, int64_t count, uint32_t seed) {
-  std::mt19937 random(seed);
-  std::normal_distribution<float> normal(0.0f, 0.02f);
-  return Elements(type, count, [&](int64_t) { return normal(random); });
-}
 
 // Every code 15, which is 1, under scales of 2: every element decodes to 2.
 BlockPlanes Twos(int64_t count) {

@@ -140,14 +140,14 @@ std::vector<float> DequantizedByTheDevice(Device& device, const Weights& weights
                   .scales = scales});
   }
   const DeviceSpan target = memory->Slice(RoundUp(scale_count * 4, 256), count * 4);
-  status.Update(device.ops().Dequantize(
-      **queue, {.codebook = tensor.format == Format::kFp4 ? Codebook::kFp4 : Codebook::kNf4,
-                .block_size = tensor.block_size,
-                .target_type = FloatType::kF32,
-                .element_count = count,
-                .codes = weights.plane(tensor, part, Plane::kData),
-                .scales = scales,
-                .target = target}));
+  status.Update(
+      device.ops().Dequantize(**queue, {.codebook = CodebookOf(tensor.format),
+                                        .block_size = tensor.block_size,
+                                        .target_type = FloatType::kF32,
+                                        .element_count = count,
+                                        .codes = weights.plane(tensor, part, Plane::kData),
+                                        .scales = scales,
+                                        .target = target}));
   std::vector<float> values(static_cast<size_t>(count));
   status.Update((*queue)->CopyToHost(target, std::as_writable_bytes(std::span(values))));
   status.Update((*queue)->Synchronize());

@@ -1,10 +1,8 @@
 #include "loader/new_directory.h"
 
 #include <fcntl.h>
-#include <sys/resource.h>
 
 #include <algorithm>
-#include <csignal>
 #include <filesystem>
 #include <string>
 #include <vector>
@@ -12,6 +10,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "kernels/error_details.h"
+#include "tests/support/file_size_limit.h"
 #include "tests/support/tiny_checkpoint.h"
 
 namespace nibble {
@@ -100,26 +99,6 @@ TEST_F(NewDirectoryAsideTest, DoesNotReplaceWhatCameMeanwhile) {
   EXPECT_THAT(Names(root_.path()), ElementsAre("model"));
   EXPECT_EQ(ReadFile(target() / "mine"), "1");
 }
-
-// Makes writes beyond `bytes` of a file fail as on a disk that is full.
-class FileSizeLimit {
- public:
-  explicit FileSizeLimit(rlim_t bytes) {
-    handler_ = std::signal(SIGXFSZ, SIG_IGN);
-    getrlimit(RLIMIT_FSIZE, &before_);
-    rlimit limit = before_;
-    limit.rlim_cur = bytes;
-    setrlimit(RLIMIT_FSIZE, &limit);
-  }
-  ~FileSizeLimit() {
-    setrlimit(RLIMIT_FSIZE, &before_);
-    std::signal(SIGXFSZ, handler_);
-  }
-
- private:
-  rlimit before_ = {};
-  void (*handler_)(int) = nullptr;
-};
 
 TEST_F(NewDirectoryAsideTest, NamesFileAndBytesWhenTheDiskIsFull) {
   NewDirectory directory = MakeTarget();

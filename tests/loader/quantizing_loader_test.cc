@@ -346,7 +346,7 @@ TEST(QuantizingLoaderTest, SearchesScalesAsItsReferenceSignedUnlessAsked) {
 
 class ErrorObserver : public NullObserver {
  public:
-  void OnErrors(TensorErrors errors) override { errors_ = std::move(errors); }
+  void OnErrors(TensorErrors&& errors) override { errors_ = std::move(errors); }
   const TensorErrors& errors() const { return errors_; }
 
  private:

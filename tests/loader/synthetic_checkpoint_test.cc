@@ -1,10 +1,8 @@
 #include "loader/synthetic_checkpoint.h"
 
 #include <sys/mount.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 
-#include <csignal>
 #include <filesystem>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -14,6 +12,7 @@
 #include "gtest/gtest.h"
 #include "kernels/block_quantize_ref.h"
 #include "kernels/error_details.h"
+#include "tests/support/file_size_limit.h"
 #include "tests/support/loading.h"
 #include "tests/support/tiny_checkpoint.h"
 
@@ -177,26 +176,6 @@ TEST(SyntheticCheckpointTest, LeavesNoneOfTheDirectoriesAboveBehindWhenStopped) 
   EXPECT_THAT(FileNames(scratch.path()), ElementsAre("there"));
   EXPECT_EQ(ReadFile(scratch.path() / "there/file"), "mine");
 }
-
-// Makes writes beyond `bytes` of a file fail as on a disk that is full.
-class FileSizeLimit {
- public:
-  explicit FileSizeLimit(rlim_t bytes) {
-    handler_ = std::signal(SIGXFSZ, SIG_IGN);
-    getrlimit(RLIMIT_FSIZE, &before_);
-    rlimit limit = before_;
-    limit.rlim_cur = bytes;
-    setrlimit(RLIMIT_FSIZE, &limit);
-  }
-  ~FileSizeLimit() {
-    setrlimit(RLIMIT_FSIZE, &before_);
-    std::signal(SIGXFSZ, handler_);
-  }
-
- private:
-  rlimit before_ = {};
-  void (*handler_)(int) = nullptr;
-};
 
 TEST(SyntheticCheckpointTest, LeavesNothingBehindWhenAWriteFails) {
   ScratchDirectory scratch;

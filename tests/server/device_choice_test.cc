@@ -76,6 +76,16 @@ TEST(DeviceChoiceTest, CountsTheQueuesOfEveryReaderOfEveryLoad) {
   EXPECT_EQ(*CudaQueueCount(options, 3), 3 * 4);
 }
 
+TEST(DeviceChoiceTest, CountsTheQueuesOfExportsAndOfTheCachesWriterWhereTheyAreOn) {
+  DaemonOptions options;
+  options.export_roots = {"/exports"};
+  EXPECT_EQ(*CudaQueueCount(options, 64), 16 + 2) << "two exports run at a time";
+  options.cache_dir = "/cache";
+  EXPECT_EQ(*CudaQueueCount(options, 64), 16 + 2 + 1) << "entries are written one at a time";
+  options.export_roots.clear();
+  EXPECT_EQ(*CudaQueueCount(options, 64), 16 + 1);
+}
+
 TEST(DeviceChoiceTest, RefusesMoreQueuesThanACardHasUseFor) {
   DaemonOptions options;
   options.reader_threads = 256;

@@ -56,7 +56,7 @@ class FrontTest : public FrontFixture {
     grpc::ByteBuffer response;
     call->Read(&response, &tag);
     queue.Next(&tag, &ok);
-    const std::string answer = ok ? Bytes(response) : "";
+    std::string answer = ok ? Bytes(response) : "";
     call->WritesDone(&tag);
     queue.Next(&tag, &ok);
     grpc::Status end;

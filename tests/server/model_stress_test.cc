@@ -188,6 +188,7 @@ TEST_F(ModelStressTest, SnapshotsStayConsistentAllThroughLoads) {
   SnapshotWatcher watcher(registry());
   std::atomic<bool> stop = false;
   std::vector<std::thread> watchers;
+  watchers.reserve(2);
   for (int i = 0; i < 2; ++i) {
     watchers.emplace_back([&] {
       while (!stop) {

@@ -106,6 +106,7 @@ TEST_F(ModelUnloadTest, TwoUnloadsRaceWithEachOtherAndAReload) {
     LoadReady(Request("llama"));
     std::vector<Unloaded> unloads(2);
     std::vector<std::thread> threads;
+    threads.reserve(unloads.size());
     for (Unloaded& unload : unloads) {
       threads.emplace_back([&] { unload = StartUnload("llama"); });
     }

@@ -83,8 +83,7 @@ inline PartBytes ExpectedPart(const PlannedTensor& tensor, std::span<const std::
   const auto size = [](int64_t bytes) { return static_cast<size_t>(bytes); };
   expected[Plane::kData].resize(size((count + 1) / 2));
   std::vector<float> scales(size(block_count));
-  ScaleSearchRef(search, tensor.format == Format::kFp4 ? Codebook::kFp4 : Codebook::kNf4,
-                 tensor.block_size, type, elements.data(), count,
+  ScaleSearchRef(search, CodebookOf(tensor.format), tensor.block_size, type, elements.data(), count,
                  reinterpret_cast<uint8_t*>(expected[Plane::kData].data()), scales.data());
   if (!tensor.double_quantized) {
     const auto bytes = std::as_bytes(std::span(scales));
