@@ -1,80 +1,18 @@
-// The key and value cache: storing a step's tokens, and attention over pages.
+// Attention over the pages of the key and value cache.
 
 #include <cuda_runtime.h>
 
-#include <cfloat>
 #include <cmath>
 
-#include "kernels/elements.cuh"
+#include "kernels/kv_cache.cuh"
 #include "kernels/step_kernels.h"
 #include "kernels/step_rows.cuh"
 
 namespace nibble {
 namespace {
 
-constexpr int kStoreThreads = 256;
 constexpr int kAttentionThreads = 256;
 constexpr int kAttentionWarps = kAttentionThreads / kWarpThreads;
-
-template <KvType kType>
-struct KvElement;
-template <>
-struct KvElement<KvType::kF32> : Element<FloatType::kF32> {};
-template <>
-struct KvElement<KvType::kBf16> : Element<FloatType::kBf16> {};
-template <>
-struct KvElement<KvType::kF16> : Element<FloatType::kF16> {
-  // Saturates; comparisons, because fminf() would make a number of NaN.
-  __device__ static __half Narrow(float value) {
-    constexpr float kMax = 65504;  // The largest finite one.
-    value = value > kMax ? kMax : value;
-    return __float2half_rn(value < -kMax ? -kMax : value);
-  }
-};
-
-// A layer's cache, [slots, heads, size] each.
-template <KvType kType>
-struct Cache {
-  typename KvElement<kType>::Storage* keys;
-  typename KvElement<kType>::Storage* values;
-  int64_t slot_count;
-  int heads;
-  int size;
-};
-
-template <KvType kType>
-Cache<kType> CacheOf(const KvCache& cache) {
-  using Storage = typename KvElement<kType>::Storage;
-  return {PointerTo<Storage>(cache.keys), PointerTo<Storage>(cache.values), cache.slot_count,
-          static_cast<int>(cache.heads), static_cast<int>(cache.head_size)};
-}
-
-// A thread a number of the keys and one of the values.
-//
-//   grid   bound x ceil(heads * size / 256) CTAs
-//   block  256 threads
-//   bytes  8 read + 4 (8 for fp32) written a pair; bound by latency
-template <KvType kType>
-__global__ void __launch_bounds__(kStoreThreads)
-    StoreKvKernel(LiveCount rows, const int32_t* __restrict__ slots,  // [M]
-                  Rows keys,                                          // [M, heads, size]
-                  Rows values,                                        // [M, heads, size]
-                  Cache<kType> cache) {
-  const int row = static_cast<int>(blockIdx.x);
-  const int64_t index = static_cast<int64_t>(blockIdx.y) * kStoreThreads + threadIdx.x;
-  const int64_t count = static_cast<int64_t>(cache.heads) * cache.size;
-  if (row >= rows.Read() || index >= count) {
-    return;
-  }
-  const int64_t slot = slots[row];
-  if (slot < 0 || slot >= cache.slot_count) {
-    return;
-  }
-  const int64_t head = index / cache.size;
-  const int64_t i = index % cache.size;
-  cache.keys[slot * count + index] = KvElement<kType>::Narrow(keys.At(row, head)[i]);
-  cache.values[slot * count + index] = KvElement<kType>::Narrow(values.At(row, head)[i]);
-}
 
 // Where a row's tokens lie.
 struct Pages {
@@ -204,7 +142,7 @@ __device__ __forceinline__ void MergeWarps(const Softmax<kPairs>& softmax, int s
 //          latency while a step has few rows
 template <KvType kType, int kPairs>
 __global__ void __launch_bounds__(kAttentionThreads)
-    AttentionKernel(LiveCount rows, Pages pages, ScoreForm form, Cache<kType> cache,
+    AttentionKernel(LiveCount rows, Pages pages, ScoreForm form, CacheView<kType> cache,
                     Rows queries,   // [M, H, D]
                     Rows target) {  // [M, H, D]
   constexpr int kTokens = kPairs > 4 ? 1 : 4;
@@ -274,15 +212,6 @@ __global__ void __launch_bounds__(kAttentionThreads)
   MergeWarps<kPairs>(softmax, cache.size, target.At(row, head));
 }
 
-template <KvType kType>
-void StoreKv(const StoreKvArgs& args, cudaStream_t stream) {
-  const dim3 grid(static_cast<unsigned int>(args.rows.bound),
-                  CtasFor(args.cache.heads * args.cache.head_size, kStoreThreads));
-  StoreKvKernel<kType><<<grid, kStoreThreads, 0, stream>>>(
-      LiveCountOf(args.rows), PointerTo<const int32_t>(args.slots), RowsOf(args.keys),
-      RowsOf(args.values), CacheOf<kType>(args.cache));
-}
-
 template <KvType kType, int kPairs>
 void AttendPairs(const AttentionArgs& args, cudaStream_t stream) {
   constexpr auto kIndexBytes = static_cast<int64_t>(sizeof(int32_t));
@@ -298,7 +227,7 @@ void AttendPairs(const AttentionArgs& args, cudaStream_t stream) {
                   static_cast<unsigned int>(args.queries.groups));
   AttentionKernel<kType, kPairs><<<grid, kAttentionThreads, 0, stream>>>(
       LiveCountOf(args.rows), pages, ScoreForm{args.scale, args.softcap},
-      CacheOf<kType>(args.cache), RowsOf(args.queries), RowsOf(args.target));
+      CacheViewOf<kType>(args.cache), RowsOf(args.queries), RowsOf(args.target));
 }
 
 template <KvType kType>
@@ -316,26 +245,11 @@ void Attend(const AttentionArgs& args, cudaStream_t stream) {
 
 template <KvType kType>
 cudaError_t LoadType() {
-  return Touch(StoreKvKernel<kType>, AttentionKernel<kType, 1>, AttentionKernel<kType, 2>,
-               AttentionKernel<kType, 4>, AttentionKernel<kType, 16>);
+  return Touch(AttentionKernel<kType, 1>, AttentionKernel<kType, 2>, AttentionKernel<kType, 4>,
+               AttentionKernel<kType, 16>);
 }
 
 }  // namespace
-
-cudaError_t LaunchStoreKv(const StoreKvArgs& args, cudaStream_t stream) {
-  switch (args.cache.type) {
-    case KvType::kF32:
-      StoreKv<KvType::kF32>(args, stream);
-      break;
-    case KvType::kF16:
-      StoreKv<KvType::kF16>(args, stream);
-      break;
-    case KvType::kBf16:
-      StoreKv<KvType::kBf16>(args, stream);
-      break;
-  }
-  return cudaGetLastError();
-}
 
 cudaError_t LaunchAttention(const AttentionArgs& args, cudaStream_t stream) {
   switch (args.cache.type) {

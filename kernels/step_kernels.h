@@ -28,8 +28,11 @@ cudaError_t LoadEmbedNorm();
 cudaError_t LaunchLinear(const LinearArgs& args, cudaStream_t stream);
 cudaError_t LoadLinear();
 
-// paged_attention.cu
+// store_kv.cu
 cudaError_t LaunchStoreKv(const StoreKvArgs& args, cudaStream_t stream);
+cudaError_t LoadStoreKv();
+
+// paged_attention.cu
 cudaError_t LaunchAttention(const AttentionArgs& args, cudaStream_t stream);
 cudaError_t LoadPagedAttention();
 

@@ -3,8 +3,8 @@
 // memory, so that a step can be recorded once and replayed. Nothing here waits for the host or
 // allocates memory.
 //
-// Activations are fp32. Sums run in an order that depends on the matrix alone, not on how many rows
-// a step has: a sequence's numbers do not depend on what else is in the batch.
+// Activations are fp32. Sums run in an order that depends on the matrix and on the bound of rows,
+// not on how many rows a step has: a sequence's numbers do not depend on what else is in the batch.
 
 #pragma once
 

@@ -224,7 +224,7 @@ void LoadQueue::StartEngine(const EntryPointer& entry, const PlannedCheckpoint& 
   if (engine.ok()) {
     model.engine = *std::move(engine);
   } else {
-    model.engine_status = About(entry->request.model, engine.status());
+    model.engine_status = WithSubject(engine.status(), entry->request.model);
   }
 }
 
