@@ -106,7 +106,7 @@ class Front::Servers {
   std::string RenderMetrics() const {
     return backend_.metrics.Render(*backend_.registry.Snapshot(),
                                    SampleMemory(backend_.device, backend_.registry),
-                                   listener_.Counts());
+                                   listener_.Counts(), backend_.registry.ReadEngines());
   }
 
   const FrontBackend backend_;

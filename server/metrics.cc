@@ -101,7 +101,8 @@ Metrics::Metrics(const std::string& version, const std::string& cuda)
                                  "Cache entries when this daemon last looked")),
       cache_entries_bytes_(GaugeFamily(registry_, "nibble_cache_entries_bytes",
                                        "Bytes of the cache's entries when this daemon last "
-                                       "looked")) {
+                                       "looked")),
+      requests_(registry_) {
   // Series that are there from the start let an alert see the first increase.
   loads_.Add({{"code", "OK"}});
   refusals_.Add({{"reason", "BUDGET_EXCEEDED"}});
@@ -122,6 +123,8 @@ void Metrics::OnStateChanged(const ModelInfo& model) {
   if (model.state == ModelState::kLoading) {
     MutexLock lock(mutex_);
     load_starts_[model.name] = absl::Now();
+  } else if (model.state == ModelState::kUnloaded) {
+    requests_.Forget(model.name);
   }
 }
 
@@ -183,7 +186,8 @@ void Metrics::OnCache(const CacheEvent& event) {
 }
 
 std::string Metrics::Render(const StateSnapshot& snapshot, const MemorySample& sample,
-                            const std::vector<Listener::ProtocolCounts>& connections) const {
+                            const std::vector<Listener::ProtocolCounts>& connections,
+                            const EngineList& engines) const {
   std::vector<prometheus::MetricFamily> families = SnapshotMetrics(snapshot, sample);
   for (prometheus::MetricFamily& family : registry_.Collect()) {
     if (!family.metric.empty()) {
@@ -191,6 +195,7 @@ std::string Metrics::Render(const StateSnapshot& snapshot, const MemorySample& s
     }
   }
   AddConnections(connections, families);
+  AddEngines(engines, families);
   return prometheus::TextSerializer().Serialize(families);
 }
 

@@ -18,6 +18,7 @@
 #include "kernels/mutex.h"
 #include "server/listener.h"
 #include "server/model_registry.h"
+#include "server/request_metrics.h"
 #include "server/system_memory.h"
 
 namespace nibble {
@@ -34,10 +35,18 @@ class Metrics final : public RegistryObserver {
   void OnRefused(absl::string_view reason) override;
   void OnDeviceBroken(const absl::Status& health) override;
   void OnCache(const CacheEvent& event) override;
+  void OnInterTokenLatency(absl::string_view model, absl::Duration latency) override {
+    requests_.ObserveTokenLatency(model, latency);
+  }
+  void OnRequestDone(absl::string_view model, const RequestTimes& times,
+                     const absl::Status&) override {
+    requests_.ObserveRequest(model, times);
+  }
 
   // All metrics in Prometheus' text format, version 0.0.4.
   std::string Render(const StateSnapshot& snapshot, const MemorySample& sample,
-                     const std::vector<Listener::ProtocolCounts>& connections) const;
+                     const std::vector<Listener::ProtocolCounts>& connections,
+                     const EngineList& engines = {}) const;
 
  private:
   prometheus::Registry registry_;
@@ -54,6 +63,7 @@ class Metrics final : public RegistryObserver {
   prometheus::Family<prometheus::Counter>& cache_write_failures_;
   prometheus::Gauge& cache_entries_;
   prometheus::Gauge& cache_entries_bytes_;
+  RequestHistograms requests_;
 
   Mutex mutex_;
   std::unordered_map<std::string, absl::Time> load_starts_ ABSL_GUARDED_BY(mutex_);  // By model.

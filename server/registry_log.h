@@ -63,6 +63,15 @@ class ObserverPair final : public RegistryObserver {
     first_.OnDeviceBroken(health);
     second_.OnDeviceBroken(health);
   }
+  void OnInterTokenLatency(absl::string_view model, absl::Duration latency) override {
+    first_.OnInterTokenLatency(model, latency);
+    second_.OnInterTokenLatency(model, latency);
+  }
+  void OnRequestDone(absl::string_view model, const RequestTimes& times,
+                     const absl::Status& status) override {
+    first_.OnRequestDone(model, times, status);
+    second_.OnRequestDone(model, times, status);
+  }
 
  private:
   RegistryObserver& first_;
