@@ -1,0 +1,91 @@
+#include "server/engine/page_pool.h"
+
+#include <algorithm>
+#include <numeric>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace nibble {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::IsEmpty;
+
+std::vector<int32_t> Tokens(int count, int first = 0) {
+  std::vector<int32_t> tokens(static_cast<size_t>(count));
+  std::iota(tokens.begin(), tokens.end(), first);
+  return tokens;
+}
+
+// A sequence that has computed all full pages of its tokens.
+std::vector<int32_t> Compute(PagePool& pool, const std::vector<int32_t>& tokens) {
+  std::vector<int32_t> pages = pool.TakeBeginning(tokens);
+  while (pages.size() * kPageTokens < tokens.size()) {
+    pages.push_back(pool.Take());
+  }
+  for (size_t index = 0; (index + 1) * kPageTokens <= tokens.size(); ++index) {
+    pool.Fill(pages, index, tokens);
+  }
+  return pages;
+}
+
+TEST(PagePoolTest, GivesEveryPageOnce) {
+  PagePool pool(3, true);
+  std::vector<int32_t> pages = {pool.Take(), pool.Take(), pool.Take()};
+  EXPECT_EQ(pool.available(), 0);
+  std::sort(pages.begin(), pages.end());
+  EXPECT_THAT(pages, ElementsAre(0, 1, 2));
+  pool.GiveBack(pages);
+  EXPECT_EQ(pool.available(), 3);
+}
+
+TEST(PagePoolTest, SharesFullPagesOfEqualBeginningsButNotTheLastToken) {
+  PagePool pool(10, true);
+  const std::vector<int32_t> first = Compute(pool, Tokens(40));  // Two full pages and a half.
+  EXPECT_EQ(pool.available(), 7);
+  EXPECT_THAT(pool.TakeBeginning(Tokens(40)), ElementsAre(first[0], first[1]));
+  // Of 32 tokens the second page would leave nothing to compute.
+  EXPECT_THAT(pool.TakeBeginning(Tokens(32)), ElementsAre(first[0]));
+  EXPECT_THAT(pool.TakeBeginning(Tokens(40, 1)), IsEmpty());
+  std::vector<int32_t> other = Tokens(40);
+  other[20] = 99;
+  EXPECT_THAT(pool.TakeBeginning(other), ElementsAre(first[0]));
+}
+
+TEST(PagePoolTest, KeepsBeginningsUntilPagesAreNeeded) {
+  PagePool pool(3, true);
+  const std::vector<int32_t> first = Compute(pool, Tokens(33));
+  pool.GiveBack(first);
+  EXPECT_EQ(pool.available(), 3);
+  const PagePool::Beginning beginning = pool.FindBeginning(Tokens(33));
+  EXPECT_EQ(beginning.pages, 2);
+  EXPECT_EQ(beginning.unheld, 2);
+  // The free page goes first, then the end of what is kept.
+  EXPECT_EQ(pool.Take(), first[2]);
+  EXPECT_EQ(pool.Take(), first[1]);
+  EXPECT_THAT(pool.TakeBeginning(Tokens(33)), ElementsAre(first[0]));
+  EXPECT_EQ(pool.available(), 0);
+}
+
+TEST(PagePoolTest, HoldsASharedPageUntilAllHaveGivenItBack) {
+  PagePool pool(4, true);
+  const std::vector<int32_t> first = Compute(pool, Tokens(17));
+  const std::vector<int32_t> second = pool.TakeBeginning(Tokens(17));
+  pool.GiveBack(first);
+  EXPECT_EQ(pool.available(), 3);
+  pool.GiveBack(second);
+  EXPECT_EQ(pool.available(), 4);
+}
+
+TEST(PagePoolTest, SharesNothingWhereItIsTold) {
+  PagePool pool(4, false);
+  const std::vector<int32_t> first = Compute(pool, Tokens(17));
+  EXPECT_THAT(pool.TakeBeginning(Tokens(17)), IsEmpty());
+  pool.GiveBack(first);
+  EXPECT_THAT(pool.TakeBeginning(Tokens(17)), IsEmpty());
+}
+
+}  // namespace
+}  // namespace nibble
