@@ -122,6 +122,7 @@ cat <<'TEXT'
   export PATH="$PWD/build/release/bin:$PATH"
   nibble plan /models/YOUR-MODEL                     # what it would take
   nibble serve --model-root /models &                # 90 % of the first GPU, or half the memory
-  nibble load my-model YOUR-MODEL --weights-only
+  nibble load my-model /models/YOUR-MODEL
+  nibble chat my-model
   nibble --help
 TEXT

@@ -125,7 +125,8 @@ DirectoryOr FindInRoots(const std::vector<std::string>& roots, absl::string_view
       absl::StartsWith(source, "/") && not_found && absl::IsInvalidArgument(failure);
   if (failure.ok() || outside_others) {
     failure = absl::NotFoundError(
-        absl::StrCat(Printable(source), ": not found beneath the ", roots.size(), " model roots"));
+        absl::StrCat(Printable(source), roots.size() == 1 ? ": not found beneath the model root"
+                                                          : ": not found beneath the model roots"));
   }
   ErrorDetails details;
   details.field = "source";

@@ -226,6 +226,7 @@ v1::Model ModelMessage(const ModelInfo& info, absl::string_view device) {
   if (info.plan != nullptr) {
     *message.mutable_plan() = TotalsMessage(*info.plan);
   }
+  message.set_formats(info.formats);
   message.set_peak_bytes(Wire(info.peak_bytes));
   message.set_load_seconds(absl::ToDoubleSeconds(info.load_duration));
   message.set_failure(FailureText(info.failure));

@@ -1,9 +1,12 @@
 #include "server/load_queue.h"
 
 #include <algorithm>
+#include <set>
+#include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "kernels/check.h"
 #include "kernels/error_details.h"
 #include "server/host_memory.h"
@@ -54,6 +57,20 @@ class EntryObserver final : public LoadObserver {
   absl::Status fallback_;
 };
 
+// The formats of a plan's tensors in 4 bits, sorted.
+std::string FormatsOf(const LoadPlan& plan) {
+  std::set<std::string> formats;
+  for (const PlannedTensor& tensor : plan.tensors) {
+    if (tensor.loaded && tensor.quantized()) {
+      formats.insert(absl::StrCat(
+          FormatName(tensor.format),
+          tensor.block_size == kBlockSizeDefault ? "" : absl::StrCat("/", tensor.block_size),
+          tensor.double_quantized ? " DQ" : ""));
+    }
+  }
+  return absl::StrJoin(formats, ", ");
+}
+
 absl::Status WithRemedies(const absl::Status& refused, const PlanAnswer& answer) {
   ErrorDetails details = DetailsOf(refused);
   details.remedies = answer.remedies;
@@ -91,6 +108,7 @@ PlanAnswer Compare(std::shared_ptr<const LoadPlan> plan, const LedgerSnapshot& l
   // What runtime holds cannot be unloaded, so no remedy may count on it.
   answer.remedies = Remedies(*plan, answer.limit_bytes - ledger.reserved[Purpose::kRuntime],
                              answer.available_bytes);
+  answer.formats = FormatsOf(*plan);
   answer.plan = std::move(plan);
   return answer;
 }

@@ -57,6 +57,7 @@ ModelInfo Describe(const ModelEntry& entry) {
   info.quantization = entry.request.quantization;
   info.serving = entry.request.serving;
   info.plan = entry.plan == nullptr ? nullptr : entry.plan->plan;
+  info.formats = entry.plan == nullptr ? "" : entry.plan->formats;
   info.errors = entry.state == ModelState::kReady ? entry.errors : nullptr;
   info.peak_bytes = entry.peak_bytes;
   info.from_cache = entry.from_cache;

@@ -51,6 +51,7 @@ struct PlanAnswer {
   int64_t limit_bytes = 0;
   int64_t available_bytes = 0;
   std::vector<std::string> remedies;  // Empty if it fits.
+  std::string formats;                // Of what will be in 4 bits: "NF4", "FP4/128 DQ, NF4".
 
   bool fits() const { return plan->peak_bytes() <= available_bytes; }
 };
@@ -63,6 +64,7 @@ struct ModelInfo {
   QuantizationSpec quantization;
   ServingSpec serving;
   std::shared_ptr<const LoadPlan> plan;  // Null until it is planned. Of kFailed: totals alone.
+  std::string formats;  // As in PlanAnswer; empty if nothing is in 4 bits, or it is not planned.
   std::shared_ptr<const TensorErrors> errors;  // Of the plan's tensors; null if not measured.
   int64_t peak_bytes = 0;                      // Measured by the ledger, once loaded.
   bool from_cache = false;                     // Loaded from an entry of the quantized cache.

@@ -154,7 +154,12 @@ int RunCommandLine(const std::vector<Command>& commands, int argc, const char* c
       std::fputs(Overview(commands, kHelpColumns).c_str(), stderr);
       return kExitUsage;
     }
-    return UsageError(index < commands.size() ? commands[index].name : "", error.what());
+    if (index == commands.size()) {
+      std::fprintf(stderr, "nibble: there is no command \"%s\"\n%s", argv[1],
+                   Overview(NamedBy(commands, groups), kHelpColumns).c_str());
+      return kExitUsage;
+    }
+    return UsageError(commands[index].name, error.what());
   }
   const size_t index = SelectedIndex(arguments);
   return RunCommand(commands[index], arguments[index]);

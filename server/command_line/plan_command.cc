@@ -64,7 +64,9 @@ int RunPlan(const PlanOptions& options) {
   if (options.json) {
     return PrintJson(message);
   }
-  std::printf("%s\n%s", options.source.c_str(), RenderPlan(message).c_str());
+  std::printf("%s, planned for %s\n%s", options.source.c_str(),
+              options.device == "host" ? "the host device" : "a CUDA device",
+              RenderPlan(message).c_str());
   if (options.tensors) {
     std::printf("\n%s", RenderTensors(message.tensors()).c_str());
   }

@@ -26,6 +26,19 @@ std::string MemoryOrNone(uint64_t bytes) {
   return bytes == 0 ? "-" : FormatMemory(static_cast<int64_t>(bytes));
 }
 
+// A model that failed holds nothing.
+uint64_t HeldBytes(const v1::Model& model) {
+  return model.state() == v1::FAILED ? 0 : model.plan().resident_bytes();
+}
+
+// What is held in 4 bits; what was asked for until that is known.
+std::string FormatsText(const v1::Model& model) {
+  if (!model.formats().empty()) {
+    return model.formats();
+  }
+  return v1::WeightFormat_Name(model.has_plan() ? v1::AS_STORED : model.quantization().format());
+}
+
 // LOADING 62%, READY, FAILED.
 std::string StateText(const v1::Model& model) {
   std::string state = v1::ModelState_Name(model.state());
@@ -56,9 +69,8 @@ void PrintModels(const v1::ListModelsResponse& response) {
                    Align::kRight, Align::kLeft, Align::kLeft});
   table.AddRow({"NAME", "STATE", "FORMAT", "RESIDENT", "PEAK", "LOADED IN", "USED", "SOURCE"});
   for (const v1::Model& model : response.models()) {
-    table.AddRow({model.model(), StateText(model),
-                  v1::WeightFormat_Name(model.quantization().format()),
-                  MemoryOrNone(model.plan().resident_bytes()), MemoryOrNone(model.peak_bytes()),
+    table.AddRow({model.model(), StateText(model), FormatsText(model),
+                  MemoryOrNone(HeldBytes(model)), MemoryOrNone(model.peak_bytes()),
                   model.load_seconds() > 0 ? absl::StrFormat("%.2f s", model.load_seconds()) : "-",
                   LastUsed(model), model.source()});
   }

@@ -226,7 +226,7 @@ TEST_F(ResolveSourceTest, SaysWhatIsNotThere) {
     EXPECT_EQ(DetailsOf(status).field, "source");
   }
   EXPECT_EQ(Resolve("nothing").status().message(),
-            "\"nothing\": not found beneath the 2 model roots");
+            "\"nothing\": not found beneath the model roots");
   EXPECT_EQ(ResolveSource({}, "x").status().code(), kNotFound);
 }
 
