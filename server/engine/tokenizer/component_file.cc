@@ -31,13 +31,13 @@ absl::Status Visit(const JsonTree& tree, absl::string_view members, ParseCompone
       return list.status();
     }
     for (const JsonTree& component : (*list)->elements) {
-      if (const absl::Status status = Visit(component, members, parse, count); !status.ok()) {
+      if (absl::Status status = Visit(component, members, parse, count); !status.ok()) {
         return status;
       }
     }
     return absl::OkStatus();
   }
-  const absl::Status status = parse(*type, tree);
+  absl::Status status = parse(*type, tree);
   return absl::Status(status.code(),
                       absl::StrCat("type ", Printable(*type), ": ", status.message()));
 }

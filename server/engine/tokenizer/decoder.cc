@@ -76,13 +76,14 @@ absl::StatusOr<Decoder> Decoder::Parse(const JsonTree& tree) {
     decoder.steps_.push_back(MakeSpacingDecoder());
     return decoder;
   }
-  const absl::Status status =
+  absl::Status status =
       ForEachComponent(tree, "decoders", [&](absl::string_view type, const JsonTree& component) {
         auto step = ParseStep(type, component);
-        if (step.ok()) {
-          decoder.steps_.push_back(*std::move(step));
+        if (!step.ok()) {
+          return step.status();
         }
-        return step.status();
+        decoder.steps_.push_back(*std::move(step));
+        return absl::OkStatus();
       });
   if (!status.ok()) {
     return status;

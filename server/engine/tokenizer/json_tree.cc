@@ -24,8 +24,8 @@ bool ReadMembers(JsonReader& reader, JsonTree& tree) {
     if (!names.insert(name).second) {
       return reader.Refuse(absl::StrCat("the member ", Printable(name), " stands twice"));
     }
-    tree.members.emplace_back(name, JsonTree());
-    if (!ReadJsonTree(reader, tree.members.back().second)) {
+    tree.members.push_back({.name = name, .value = {}});
+    if (!ReadJsonTree(reader, tree.members.back().value)) {
       return false;
     }
   }

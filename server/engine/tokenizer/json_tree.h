@@ -4,7 +4,6 @@
 
 #include <cstdint>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -14,13 +13,15 @@
 
 namespace nibble {
 
+struct JsonMember;
+
 struct JsonTree {
   JsonReader::Kind kind = JsonReader::Kind::kNull;
   bool boolean = false;
   double number = 0;
   std::string string;
   std::vector<JsonTree> elements;
-  std::vector<std::pair<std::string, JsonTree>> members;
+  std::vector<JsonMember> members;
 
   // The value itself, an unsigned integer of 32 bits.
   //
@@ -44,6 +45,11 @@ struct JsonTree {
   absl::StatusOr<bool> BoolMember(absl::string_view name, bool fallback) const;
   absl::StatusOr<uint32_t> CountMember(absl::string_view name) const;
   absl::StatusOr<const JsonTree*> ArrayMember(absl::string_view name) const;
+};
+
+struct JsonMember {
+  std::string name;
+  JsonTree value;
 };
 
 // Reads the next value. The reader's own error says if it is no JSON, or a member stands twice.

@@ -194,13 +194,14 @@ absl::StatusOr<StepPointer> ParseStep(absl::string_view type, const JsonTree& co
 
 absl::StatusOr<Normalizer> Normalizer::Parse(const JsonTree& tree) {
   Normalizer normalizer;
-  const absl::Status status =
+  absl::Status status =
       ForEachComponent(tree, "normalizers", [&](absl::string_view type, const JsonTree& component) {
         auto step = ParseStep(type, component);
-        if (step.ok()) {
-          normalizer.steps_.push_back(*std::move(step));
+        if (!step.ok()) {
+          return step.status();
         }
-        return step.status();
+        normalizer.steps_.push_back(*std::move(step));
+        return absl::OkStatus();
       });
   if (!status.ok()) {
     return status;

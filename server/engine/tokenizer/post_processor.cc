@@ -68,7 +68,7 @@ absl::StatusOr<Template> ParseTemplate(const JsonTree& component) {
   Template pieces;
   bool holds_text = false;
   for (const JsonTree& piece : (*single)->elements) {
-    const absl::Status status = AppendPiece(component, piece, holds_text, pieces);
+    absl::Status status = AppendPiece(component, piece, holds_text, pieces);
     if (!status.ok()) {
       return status;
     }
@@ -126,7 +126,7 @@ absl::StatusOr<PostProcessor> PostProcessor::Parse(const JsonTree& tree,
     processor.templates_.push_back(*std::move(pieces));
     return absl::OkStatus();
   };
-  const absl::Status status = ForEachComponent(tree, "processors", parse);
+  absl::Status status = ForEachComponent(tree, "processors", parse);
   if (!status.ok()) {
     return status;
   }

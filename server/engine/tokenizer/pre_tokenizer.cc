@@ -40,14 +40,15 @@ absl::StatusOr<PreTokenizerPointer> ParseStep(absl::string_view type, const Json
 
 absl::StatusOr<PreTokenizer> PreTokenizer::Parse(const JsonTree& tree) {
   PreTokenizer pre_tokenizer;
-  const absl::Status status = ForEachComponent(
-      tree, "pretokenizers", [&](absl::string_view type, const JsonTree& component) {
-        auto step = ParseStep(type, component);
-        if (step.ok()) {
-          pre_tokenizer.steps_.push_back(*std::move(step));
-        }
-        return step.status();
-      });
+  absl::Status status = ForEachComponent(tree, "pretokenizers",
+                                         [&](absl::string_view type, const JsonTree& component) {
+                                           auto step = ParseStep(type, component);
+                                           if (!step.ok()) {
+                                             return step.status();
+                                           }
+                                           pre_tokenizer.steps_.push_back(*std::move(step));
+                                           return absl::OkStatus();
+                                         });
   if (!status.ok()) {
     return status;
   }

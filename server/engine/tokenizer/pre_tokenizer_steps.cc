@@ -21,7 +21,7 @@ constexpr absl::string_view kGpt2Regex =
 absl::Status SplitByPattern(PreTokenizedText& text, const TextPattern& pattern,
                             SplitBehavior behavior, bool invert, RegexScratch& scratch) {
   return SplitPieces(text, behavior, [&](Span piece, std::vector<TextPart>& parts) {
-    const absl::Status status = pattern.FindParts(text.text, piece, scratch, parts);
+    absl::Status status = pattern.FindParts(text.text, piece, scratch, parts);
     for (TextPart& part : parts) {
       part.is_match = part.is_match != invert;
     }
@@ -77,7 +77,7 @@ class ByteLevelStep : public PreTokenizerStep {
     }
     if (pattern_.has_value()) {
       scratch.Refill(text.text.size());
-      const absl::Status status =
+      absl::Status status =
           SplitByPattern(text, *pattern_, SplitBehavior::kIsolated, /*invert=*/false, scratch);
       if (!status.ok()) {
         return status;
@@ -130,7 +130,7 @@ class MetaspaceStep : public PreTokenizerStep {
 class WhitespaceStep : public PreTokenizerStep {
  public:
   absl::Status Apply(PreTokenizedText& text, RegexScratch&) const override {
-    const absl::Status status = SplitByKind(text, IsWhiteSpace, SplitBehavior::kRemoved);
+    absl::Status status = SplitByKind(text, IsWhiteSpace, SplitBehavior::kRemoved);
     return status.ok() ? SplitByKind(text, IsWordCharacter, SplitBehavior::kContiguous) : status;
   }
 };
@@ -139,7 +139,7 @@ class WhitespaceStep : public PreTokenizerStep {
 class BertStep : public PreTokenizerStep {
  public:
   absl::Status Apply(PreTokenizedText& text, RegexScratch&) const override {
-    const absl::Status status = SplitByKind(text, IsWhiteSpace, SplitBehavior::kRemoved);
+    absl::Status status = SplitByKind(text, IsWhiteSpace, SplitBehavior::kRemoved);
     return status.ok() ? SplitByKind(text, IsPunctuation, SplitBehavior::kIsolated) : status;
   }
 };

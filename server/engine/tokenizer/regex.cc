@@ -28,6 +28,7 @@ std::string ErrorText(int error) {
 
 struct StepCounter {
   int64_t left = 0;
+  size_t start = 0;     // Where the match that is tried begins.
   size_t position = 0;  // Where the last callout found the search.
 };
 
@@ -35,6 +36,10 @@ struct StepCounter {
 // call, in either direction, so that no loop of the expression runs uncounted.
 int CountSteps(pcre2_callout_block* block, void* data) {
   auto& steps = *static_cast<StepCounter*>(data);
+  if (block->start_match != steps.start) {
+    steps.start = block->start_match;
+    steps.position = steps.start;
+  }
   const size_t position = block->current_position;
   const size_t walked =
       position > steps.position ? position - steps.position : steps.position - position;
@@ -103,6 +108,7 @@ absl::StatusOr<bool> RegexScratch::Find(const Regex& regex, absl::string_view te
                                         Span& match) {
   const auto* const code = static_cast<const pcre2_code*>(regex.code_.get());
   const auto run = [&](uint32_t options) {
+    parts_->steps.start = begin;
     parts_->steps.position = begin;
     return pcre2_match(code, reinterpret_cast<PCRE2_SPTR>(text.data()), text.size(), begin,
                        PCRE2_NO_UTF_CHECK | options, parts_->match, parts_->context);

@@ -107,7 +107,7 @@ absl::StatusOr<CharacterSet> CharacterSetReader::ReadBrackets() {
       common.push_back(std::exchange(set, {}));
       continue;
     }
-    if (const absl::Status status = ReadItem(set, closed); !status.ok()) {
+    if (absl::Status status = ReadItem(set, closed); !status.ok()) {
       return status;
     }
   }
@@ -140,10 +140,11 @@ absl::Status CharacterSetReader::ReadItem(CharacterSet& set, bool& closed) {
       return posix.status();
     }
     auto nested = ReadBrackets();
-    if (nested.ok()) {
-      Unite(*std::move(nested), set);
+    if (!nested.ok()) {
+      return nested.status();
     }
-    return nested.status();
+    Unite(*std::move(nested), set);
+    return absl::OkStatus();
   }
   if (Follows("\\")) {
     CharacterSet escaped;
@@ -274,7 +275,7 @@ absl::StatusOr<uint32_t> CharacterSetReader::ReadCharacterEscape() {
   }
   if (Follows("x{")) {
     position_ += 2;
-    const auto code = ReadHexDigits(8);
+    auto code = ReadHexDigits(8);
     if (code.ok() && !Follows("}")) {
       return absl::InvalidArgumentError("expected '}' after \\x{ and its digits");
     }
@@ -283,15 +284,19 @@ absl::StatusOr<uint32_t> CharacterSetReader::ReadCharacterEscape() {
   }
   if (Follows("x")) {
     ++position_;
-    const auto code = ReadHexDigits(2);
+    auto code = ReadHexDigits(2);
     if (code.ok() && *code >= 0x80) {
       return absl::UnimplementedError("\\x80 and above: a byte of a character");
     }
     return code;
   }
   if (Follows("u")) {
-    ++position_;
-    return ReadHexDigits(4);
+    const size_t begin = ++position_;
+    auto code = ReadHexDigits(4);
+    if (code.ok() && position_ != begin + 4) {
+      return absl::InvalidArgumentError("expected four digits after \\u");
+    }
+    return code;
   }
   if (absl::ascii_isdigit(static_cast<unsigned char>(pattern_[position_])) || Follows("c") ||
       Follows("C") || Follows("M") || Follows("k") || Follows("g")) {

@@ -55,7 +55,7 @@ class Translator {
 
   absl::StatusOr<std::string> Translate() {
     while (position_ < pattern_.size()) {
-      if (const absl::Status status = TranslateNext(); !status.ok()) {
+      if (absl::Status status = TranslateNext(); !status.ok()) {
         return status;
       }
     }

@@ -15,7 +15,7 @@ struct Tokenizer::EncodeState {
   bool parse_special = true;
   RegexScratch regex;
   BpeScratch bpe;
-  const std::vector<bool> none;
+  std::vector<bool> none;  // No reserved tokens.
   std::vector<uint32_t> ids;
 };
 
