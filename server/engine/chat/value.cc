@@ -116,14 +116,14 @@ int Value::Depth() const {
   return map() != nullptr ? map()->depth : 0;
 }
 
-Value MakeText(Run* run, std::string text) {
+Value MakeText(Run* run, std::string text, bool is_markup) {
   const auto bytes = kObjectBytes + static_cast<int64_t>(sizeof(Text) + text.size());
   if (run != nullptr && !(run->MayMake(bytes) && run->StepBytes(text.size()))) {
     return Value();
   }
   const int64_t code_points = CodePointCount(text);
-  return Value(
-      std::shared_ptr<const Text>(new Text{std::move(text), code_points, Charge(run, bytes)}));
+  return Value(std::shared_ptr<const Text>(
+      new Text{std::move(text), code_points, is_markup, Charge(run, bytes)}));
 }
 
 Value MakeSequence(Run* run, Flavor flavor, std::vector<Value> items) {
