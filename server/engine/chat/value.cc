@@ -160,7 +160,8 @@ Value MakeMapOfDistinctKeys(Run& run, Pairs entries) {
 
 Value MakeMap(Run& run, Pairs entries) {
   Pairs distinct;
-  for (auto& [key, value] : entries) {
+  for (auto& given : entries) {
+    const Value& key = given.first;
     if (!IsHashable(run, key)) {
       run.Fail(absl::StrCat("a '", key.TypeName(), "' cannot be a key of a dict"));
     }
@@ -171,9 +172,9 @@ Value MakeMap(Run& run, Pairs entries) {
       return Equals(run, entry.first, key);
     });
     if (place == distinct.end()) {
-      distinct.emplace_back(std::move(key), std::move(value));
+      distinct.push_back(std::move(given));
     } else {
-      place->second = std::move(value);
+      place->second = std::move(given.second);
     }
   }
   return MakeMapOfDistinctKeys(run, std::move(distinct));
