@@ -48,9 +48,7 @@ TEST(TemplateLimitsTest, StopsLoopsByTheirSteps) {
 TEST(TemplateLimitsTest, StopsWorkOnLongStringsByItsSteps) {
   const std::string long_text = "{% set s = 'ab' * 4000000 %}{% for i in range(100000) %}";
   for (const char* work : {"{{ s.upper() | length }}", "{{ s.find('ba' ~ 'ba' * 1000 ~ 'x') }}",
-                           "{{ s.count('a') }}", "{{ s == s ~ '' }}", "{{ s[::-1] | length }}",
-                           "{{ s | tojson | length }}", "{{ s.split('b', 1) | length }}",
-                           "{{ s.strip('ba') }}", "{{ s | wordcount }}", "{{ s.isalpha() }}"}) {
+                           "{{ s | tojson | length }}", "{{ s.replace('bb', '') | length }}"}) {
     ExpectExhausted(absl::StrCat(long_text, work, "{% endfor %}"), "steps");
   }
 }
