@@ -6,6 +6,7 @@
 #include <optional>
 
 #include "absl/strings/str_cat.h"
+#include "server/engine/chat/python_text.h"
 #include "server/engine/chat/text_format.h"
 
 namespace nibble::jinja {
@@ -130,14 +131,25 @@ Value CalculateNumbers(Run& run, Arithmetic op, const Value& left, const Value& 
              : CalculateFloats(run, op, left.number(), right.number());
 }
 
+// Markup escapes what it is added to.
+Value JoinTexts(Run& run, const Text& left, const Text& right) {
+  const auto bytes = static_cast<int64_t>(left.bytes.size() + right.bytes.size());
+  if (!run.MayMake(bytes)) {
+    return Value();
+  }
+  if (left.is_markup == right.is_markup) {
+    return MakeText(&run, absl::StrCat(left.bytes, right.bytes), left.is_markup);
+  }
+  const std::string escaped = EscapedForHtml(run, left.is_markup ? right.bytes : left.bytes);
+  return MakeText(
+      &run, left.is_markup ? absl::StrCat(left.bytes, escaped) : absl::StrCat(escaped, right.bytes),
+      true);
+}
+
 // Null if they are not of the same kind.
 std::optional<Value> Join(Run& run, const Value& left, const Value& right) {
   if (left.text() != nullptr && right.text() != nullptr) {
-    const int64_t bytes =
-        static_cast<int64_t>(left.text()->bytes.size() + right.text()->bytes.size());
-    return run.MayMake(bytes)
-               ? MakeText(&run, absl::StrCat(left.text()->bytes, right.text()->bytes))
-               : Value();
+    return JoinTexts(run, *left.text(), *right.text());
   }
   const auto both = [&](Flavor flavor) { return left.Is(flavor) && right.Is(flavor); };
   if (!both(Flavor::kList) && !both(Flavor::kTuple)) {
@@ -166,18 +178,22 @@ std::optional<Value> Repeat(Run& run, const Value& value, const Value& times) {
     run.MayMake(INT64_MAX);  // For its error.
     return Value();
   }
-  std::string text;
-  std::vector<Value> items;
-  for (int64_t i = 0; bytes > 0 && i < count && run.StepBytes(static_cast<size_t>(bytes)); ++i) {
-    if (is_text) {
-      text += value.text()->bytes;
-    } else {
-      const auto& more = value.sequence()->items;
-      items.insert(items.end(), more.begin(), more.end());
+  if (is_text) {
+    std::string text;
+    text.reserve(static_cast<size_t>(all_bytes));
+    // Doubled, so that many copies of a short string are not made one by one.
+    text = all_bytes > 0 ? value.text()->bytes : "";
+    while (text.size() < static_cast<size_t>(all_bytes)) {
+      text.append(text, 0, std::min(text.size(), static_cast<size_t>(all_bytes) - text.size()));
     }
+    return MakeText(&run, std::move(text), value.text()->is_markup);
   }
-  return is_text ? MakeText(&run, std::move(text))
-                 : MakeSequence(&run, value.sequence()->flavor, std::move(items));
+  std::vector<Value> items;
+  const auto& more = value.sequence()->items;
+  for (int64_t i = 0; !more.empty() && i < count && run.Step(); ++i) {
+    items.insert(items.end(), more.begin(), more.end());
+  }
+  return MakeSequence(&run, value.sequence()->flavor, std::move(items));
 }
 
 std::optional<Value> CalculateSequences(Run& run, Arithmetic op, const Value& left,

@@ -109,7 +109,7 @@ Value Interpreter::GetItem(const Value& object, const Value& index) {
   }
   Value found;
   if (HasNumbers(object) && index.is_integer()) {
-    found = FindByNumber(run_, object, index.integer());
+    found = LikeIts(run_, object, FindByNumber(run_, object, index.integer()));
   } else if (index.text() != nullptr) {
     found = FindAttribute(*this, object, index.text()->bytes);
   }

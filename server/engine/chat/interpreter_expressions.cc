@@ -188,7 +188,7 @@ Value Interpreter::EvaluateSlice(const Value& object, const Slice& slice) {
     run_.Fail(absl::StrCat("a '", object.TypeName(), "' has no slices"));
     return Value();
   }
-  return SliceOf(run_, object, start, stop, step);
+  return LikeIts(run_, object, SliceOf(run_, object, start, stop, step));
 }
 
 Arguments Interpreter::EvaluateArguments(const ArgumentList& list) {

@@ -159,7 +159,8 @@ void Interpreter::ExecuteFor(const ForStatement& loop, const Value& items, int64
   // As Jinja's: only an iteration that comes to the end of its body counts, so `else` runs also
   // where the first one breaks.
   bool is_empty = true;
-  while (!run_.failed() && object->Advance(*this)) {
+  constexpr int64_t kStepsOfIteration = 2;  // For its scope.
+  while (run_.Step(kStepsOfIteration) && object->Advance(*this)) {
     const ScopeGuard guard(run_, scope_, outer);
     Assign(loop.target, object->current());
     scope_->Set("loop", Value(std::shared_ptr<Object>(object)));

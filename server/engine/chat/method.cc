@@ -9,6 +9,7 @@
 #include "server/engine/chat/arguments.h"
 #include "server/engine/chat/comparison.h"
 #include "server/engine/chat/interpreter.h"
+#include "server/engine/chat/python_text.h"
 
 namespace nibble::jinja {
 namespace {
@@ -22,7 +23,7 @@ class BoundMethod : public Object {
     return absl::StrCat("<built-in method ", name_, " of ", receiver_.TypeName(), " object>");
   }
   Value Call(Interpreter& interpreter, const Arguments& arguments) override {
-    return function_(interpreter, receiver_, arguments);
+    return LikeIts(interpreter.run(), receiver_, function_(interpreter, receiver_, arguments));
   }
 
  private:

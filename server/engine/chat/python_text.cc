@@ -3,6 +3,7 @@
 #include <cmath>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "loader/python_json.h"
 #include "server/engine/chat/unicode_text.h"
 
@@ -170,6 +171,22 @@ std::string FloatToText(double value) {
     return value < 0 ? "-inf" : "inf";
   }
   return PythonNumber(value);
+}
+
+Value LikeIts(Run& run, const Value& original, const Value& made) {
+  const bool differs = original.text() != nullptr && made.text() != nullptr &&
+                       original.text()->is_markup && !made.text()->is_markup;
+  return differs ? MakeText(&run, made.text()->bytes, true) : made;
+}
+
+std::string EscapedForHtml(Run& run, absl::string_view text) {
+  constexpr int64_t kEscapeBytesMax = 5;  // "&#34;"
+  if (!run.StepLookups(text.size()) ||
+      !run.MayMake(kEscapeBytesMax * static_cast<int64_t>(text.size()))) {
+    return "";
+  }
+  return absl::StrReplaceAll(
+      text, {{"&", "&amp;"}, {"<", "&lt;"}, {">", "&gt;"}, {"'", "&#39;"}, {"\"", "&#34;"}});
 }
 
 std::string ToRepr(Run& run, const Value& value) {

@@ -20,6 +20,14 @@ Value ToTextValue(Run& run, const Value& value);
 // repr(value): strings in quotes too.
 std::string ToRepr(Run& run, const Value& value);
 
+// A text whose methods were asked for a text: markup stays markup.
+Value LikeIts(Run& run, const Value& original, const Value& made);
+
+// `text` with what HTML takes for its own replaced.
+//
+// Errors: in the run if it becomes too long, and gives "".
+std::string EscapedForHtml(Run& run, absl::string_view text);
+
 // repr() of a float: "1.0", "1e-05", "inf".
 std::string FloatToText(double value);
 

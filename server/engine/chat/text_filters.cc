@@ -8,7 +8,6 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "absl/strings/str_replace.h"
 #include "server/engine/chat/filters.h"
 #include "server/engine/chat/json_text.h"
 #include "server/engine/chat/method.h"
@@ -24,7 +23,10 @@ namespace {
 Value CallTextMethod(Interpreter& interpreter, absl::string_view method, const Value& input,
                      const Arguments& arguments) {
   const Value text = ToTextValue(interpreter.run(), input);
-  return text.text() == nullptr ? Value() : FindMethod(text, method)(interpreter, text, arguments);
+  if (text.text() == nullptr) {
+    return Value();
+  }
+  return LikeIts(interpreter.run(), text, FindMethod(text, method)(interpreter, text, arguments));
 }
 
 Value Upper(Interpreter& interpreter, const Value& input, const Arguments& arguments) {
@@ -99,18 +101,18 @@ Value Format(Interpreter& interpreter, const Value& input, const Arguments& argu
   return run.failed() ? Value() : FormatPercent(run, ToText(run, input), values);
 }
 
-Value Escape(Interpreter& interpreter, const Value& input, const Arguments&) {
+Value Safe(Interpreter& interpreter, const Value& input, const Arguments&) {
+  return MakeText(&interpreter.run(), ToText(interpreter.run(), input), true);
+}
+
+Value ForceEscape(Interpreter& interpreter, const Value& input, const Arguments&) {
   Run& run = interpreter.run();
-  const std::string text = ToText(run, input);
-  constexpr int64_t kEscapeBytesMax = 5;  // "&#34;"
-  if (!run.StepLookups(text.size()) ||
-      !run.MayMake(kEscapeBytesMax * static_cast<int64_t>(text.size()))) {
-    return Value();
-  }
-  return MakeText(
-      &run,
-      absl::StrReplaceAll(
-          text, {{"&", "&amp;"}, {"<", "&lt;"}, {">", "&gt;"}, {"'", "&#39;"}, {"\"", "&#34;"}}));
+  return MakeText(&run, EscapedForHtml(run, ToText(run, input)), true);
+}
+
+Value Escape(Interpreter& interpreter, const Value& input, const Arguments& arguments) {
+  const bool is_markup = input.text() != nullptr && input.text()->is_markup;
+  return is_markup ? input : ForceEscape(interpreter, input, arguments);
 }
 
 Value Indent(Interpreter& interpreter, const Value& input, const Arguments& arguments) {
@@ -270,11 +272,11 @@ constexpr std::array<NamedFilter, 18> kFilters = {{{"trim", Trim},
                                                    {"capitalize", CapitalizeText},
                                                    {"replace", Replace},
                                                    {"string", String},
-                                                   {"safe", String},
+                                                   {"safe", Safe},
                                                    {"format", Format},
                                                    {"escape", Escape},
                                                    {"e", Escape},
-                                                   {"forceescape", Escape},
+                                                   {"forceescape", ForceEscape},
                                                    {"indent", Indent},
                                                    {"truncate", Truncate},
                                                    {"center", CenterText},

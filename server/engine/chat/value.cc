@@ -116,14 +116,14 @@ int Value::Depth() const {
   return map() != nullptr ? map()->depth : 0;
 }
 
-Value MakeText(Run* run, std::string text) {
+Value MakeText(Run* run, std::string text, bool is_markup) {
   const auto bytes = kObjectBytes + static_cast<int64_t>(sizeof(Text) + text.size());
   if (run != nullptr && !(run->MayMake(bytes) && run->StepBytes(text.size()))) {
     return Value();
   }
   const int64_t code_points = CodePointCount(text);
-  return Value(
-      std::shared_ptr<const Text>(new Text{std::move(text), code_points, Charge(run, bytes)}));
+  return Value(std::shared_ptr<const Text>(
+      new Text{std::move(text), code_points, is_markup, Charge(run, bytes)}));
 }
 
 Value MakeSequence(Run* run, Flavor flavor, std::vector<Value> items) {
@@ -160,7 +160,8 @@ Value MakeMapOfDistinctKeys(Run& run, Pairs entries) {
 
 Value MakeMap(Run& run, Pairs entries) {
   Pairs distinct;
-  for (auto& [key, value] : entries) {
+  for (auto& given : entries) {
+    const Value& key = given.first;
     if (!IsHashable(run, key)) {
       run.Fail(absl::StrCat("a '", key.TypeName(), "' cannot be a key of a dict"));
     }
@@ -171,9 +172,9 @@ Value MakeMap(Run& run, Pairs entries) {
       return Equals(run, entry.first, key);
     });
     if (place == distinct.end()) {
-      distinct.emplace_back(std::move(key), std::move(value));
+      distinct.push_back(std::move(given));
     } else {
-      place->second = std::move(value);
+      place->second = std::move(given.second);
     }
   }
   return MakeMapOfDistinctKeys(run, std::move(distinct));

@@ -26,6 +26,8 @@ using Pairs = std::vector<std::pair<Value, Value>>;
 struct Text {
   std::string bytes;
   int64_t code_points = 0;
+  // What the filters `safe` and `escape` give: what is added to it by + is escaped for HTML.
+  bool is_markup = false;
   Charge charge;
 
   bool is_ascii() const { return code_points == static_cast<int64_t>(bytes.size()); }
@@ -172,7 +174,7 @@ class Value {
 // undefined value where its limits are reached.
 //
 // Requires: text is UTF-8.
-Value MakeText(Run* run, std::string text);
+Value MakeText(Run* run, std::string text, bool is_markup = false);
 Value MakeSequence(Run* run, Flavor flavor, std::vector<Value> items);
 // Of equal keys the first keeps its place and the last its value.
 //

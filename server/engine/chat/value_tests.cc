@@ -50,7 +50,9 @@ bool IsIterable(Interpreter&, const Value& input, const Arguments&) {
 bool IsCallable(Interpreter&, const Value& input, const Arguments&) {
   return input.is_undefined() || (input.object() != nullptr && input.object()->is_callable());
 }
-bool IsEscaped(Interpreter&, const Value&, const Arguments&) { return false; }
+bool IsEscaped(Interpreter&, const Value& input, const Arguments&) {
+  return input.text() != nullptr && input.text()->is_markup;
+}
 
 bool IsFilter(Interpreter&, const Value& input, const Arguments&) {
   return input.text() != nullptr && FindFilter(input.text()->bytes) != nullptr;
