@@ -15,9 +15,6 @@ using Json = nlohmann::json;
 constexpr int64_t kTokenizerBytesMax = int64_t{64} << 20;
 constexpr int64_t kSmallFileBytesMax = int64_t{4} << 20;
 
-constexpr absl::string_view kSpecialTokens[] = {"bos_token", "eos_token", "unk_token", "sep_token",
-                                                "pad_token", "cls_token", "mask_token"};
-
 // Errors: those of opening; RESOURCE_EXHAUSTED if it is longer than that.
 absl::StatusOr<std::string> ReadWhole(const CheckpointDirectory& directory,
                                       absl::string_view file_name, int64_t bytes_max) {
@@ -103,46 +100,20 @@ GenerationDefaults ReadDefaults(const CheckpointDirectory& directory,
   return defaults;
 }
 
-// A special token is a string, or an object whose content is one.
-void AddSpecialTokens(const Json& config, TemplateJson& variables) {
-  for (const absl::string_view name : kSpecialTokens) {
-    const auto found = config.find(std::string(name));
-    if (found == config.end()) {
-      continue;
-    }
-    if (found->is_string()) {
-      variables[std::string(name)] = found->get<std::string>();
-    } else if (found->is_object() && found->contains("content") &&
-               (*found)["content"].is_string()) {
-      variables[std::string(name)] = (*found)["content"].get<std::string>();
-    }
-  }
+// A file's bytes; empty where it is missing.
+absl::StatusOr<std::string> ReadIfThere(const CheckpointDirectory& directory,
+                                        absl::string_view file_name) {
+  absl::StatusOr<std::string> text = ReadWhole(directory, file_name, kSmallFileBytesMax);
+  return absl::IsNotFound(text.status()) ? "" : text;
 }
 
-std::map<std::string, absl::StatusOr<ChatTemplate>> ReadTemplates(
-    const CheckpointDirectory& directory, const Json& config) {
-  std::map<std::string, absl::StatusOr<ChatTemplate>> templates;
-  const auto found = config.find("chat_template");
-  if (found != config.end() && found->is_string()) {
-    templates.emplace("default", ChatTemplate::Parse(found->get<std::string>()));
-  } else if (found != config.end() && found->is_array()) {
-    for (const Json& named : *found) {
-      if (named.is_object() && named.contains("name") && named["name"].is_string() &&
-          named.contains("template") && named["template"].is_string()) {
-        templates.insert_or_assign(named["name"].get<std::string>(),
-                                   ChatTemplate::Parse(named["template"].get<std::string>()));
-      }
-    }
+absl::StatusOr<TemplateSet> ReadTemplates(const CheckpointDirectory& directory) {
+  const absl::StatusOr<std::string> config = ReadIfThere(directory, "tokenizer_config.json");
+  const absl::StatusOr<std::string> file = ReadIfThere(directory, "chat_template.jinja");
+  if (!config.ok() || !file.ok()) {
+    return config.ok() ? file.status() : config.status();
   }
-  // The newer place counts.
-  absl::StatusOr<std::string> file =
-      ReadWhole(directory, "chat_template.jinja", kSmallFileBytesMax);
-  if (file.ok()) {
-    templates.insert_or_assign("default", ChatTemplate::Parse(*file));
-  } else if (!absl::IsNotFound(file.status())) {
-    templates.insert_or_assign("default", file.status());
-  }
-  return templates;
+  return TemplateSet::Parse({.tokenizer_config = *config, .chat_template = *file});
 }
 
 }  // namespace
@@ -160,9 +131,7 @@ std::shared_ptr<const ModelText> ModelText::Load(const CheckpointDirectory& dire
   } else {
     model->tokenizer_ = file.status();
   }
-  const Json config = ReadObject(directory, "tokenizer_config.json");
-  AddSpecialTokens(config, model->special_tokens_);
-  model->templates_ = ReadTemplates(directory, config);
+  model->templates_ = ReadTemplates(directory);
   model->defaults_ = ReadDefaults(directory, config_json);
   return model;
 }
@@ -185,25 +154,22 @@ absl::StatusOr<std::vector<int32_t>> ModelText::Encode(absl::string_view text,
 }
 
 absl::StatusOr<std::string> ModelText::Render(TemplateJson variables) const {
+  if (!templates_.ok()) {
+    return templates_.status();
+  }
   const auto tools = variables.find("tools");
   const bool has_tools = tools != variables.end() && tools->is_array() && !tools->empty();
-  auto found = has_tools ? templates_.find("tool_use") : templates_.end();
-  if (found == templates_.end()) {
-    found = templates_.find("default");
-  }
-  if (found == templates_.end()) {
+  const ChatTemplate* const chat_template = templates_->Find(has_tools);
+  if (chat_template == nullptr) {
     return absl::FailedPreconditionError(
         "the model has no chat template: it takes a prompt, not messages");
   }
-  if (!found->second.ok()) {
-    return found->second.status();
-  }
-  for (const auto& [name, token] : special_tokens_.items()) {
+  for (const auto& [name, token] : templates_->special_tokens().items()) {
     if (!variables.contains(name)) {
       variables[name] = token;
     }
   }
-  return found->second->Render(variables);
+  return chat_template->Render(variables);
 }
 
 absl::StatusOr<std::vector<std::string>> ModelText::TokenBytes(int64_t vocabulary_size) const {

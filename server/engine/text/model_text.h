@@ -4,7 +4,6 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -13,7 +12,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "loader/checkpoint_directory.h"
-#include "server/engine/chat/chat_template.h"
+#include "server/engine/chat/template_set.h"
 #include "server/engine/sampling_options.h"
 #include "server/engine/tokenizer/tokenizer.h"
 
@@ -58,8 +57,7 @@ class ModelText {
   ModelText() = default;
 
   absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer_ = absl::UnknownError("");
-  std::map<std::string, absl::StatusOr<ChatTemplate>> templates_;  // By name.
-  TemplateJson special_tokens_ = TemplateJson::object();           // "bos_token" and the like.
+  absl::StatusOr<TemplateSet> templates_ = absl::UnknownError("");
   GenerationDefaults defaults_;
 };
 
