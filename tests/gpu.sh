@@ -115,18 +115,22 @@ stop_daemon() {
   daemon_pid=
 }
 
-# Loads and unloads once and compares the card with the budget.
-load_within() {  # load_within SHAPE DIR BUDGET_BYTES
+# Loads and unloads once and compares the card with the budget; with `answers` the model also has its
+# KV cache and generates.
+load_within() {  # load_within SHAPE DIR BUDGET_BYTES [answers]
   local shape=$1 directory=$2 budget_bytes=$3
+  local flags=(--weights-only)
+  [[ "${4:-}" == answers ]] && flags=()
   local idle_mib warm_mib after_mib used_mib budget_mib
   idle_mib=$(gpu_mib used)
   nvidia-smi --id=0 --query-gpu=memory.used --format=csv,noheader,nounits -lms 50 > "$work/samples" &
   sampler_pid=$!
   start_daemon "$budget_bytes" "$(dirname "$directory")"
   warm_mib=$(gpu_mib free)
-  "$nibble" load "$shape" "$directory" --weights-only --json > "$work/model.json"
+  "$nibble" load "$shape" "$directory" "${flags[@]}" --json > "$work/model.json"
   local loaded_mib
   loaded_mib=$(gpu_mib free)
+  [[ "${4:-}" == answers ]] && generate "$shape"
   "$nibble" unload "$shape" > /dev/null
   after_mib=$(gpu_mib free)
   stop_daemon
@@ -150,6 +154,16 @@ load_within() {  # load_within SHAPE DIR BUDGET_BYTES
   ((after_mib >= warm_mib)) || fail "$shape: $((warm_mib - after_mib)) MiB did not come back"
 }
 
+# 64 tokens of nonsense, one sequence.
+generate() {  # generate MODEL
+  local begin tokens
+  begin=$(date +%s%N)
+  "$nibble" generate "$1" "one two three four" --max-tokens 64 --temperature 1 --seed 1 --json > "$work/answer.json"
+  tokens=$(grep -o '"generated_tokens": *"[0-9]*"' "$work/answer.json" | tail -1 | tr -dc 0-9)
+  ((tokens > 0)) || fail "$1: no token was generated"
+  echo "$1: generated $tokens tokens in $((($(date +%s%N) - begin) / 1000000)) ms"
+}
+
 section_35b() {
   mount_tmpfs
   local root runtime_bytes=$((1 << 30))
@@ -163,6 +177,7 @@ section_35b() {
     peak_bytes=$("$nibble" plan "$directory" --device cuda --weights-only --json | field peak_bytes)
     load_within "$shape" "$directory" $((peak_bytes + runtime_bytes))
     load_within "$shape" "$directory" 32000000000
+    load_within "$shape" "$directory" 32000000000 answers
     rm -rf "$directory"
   done
 }
