@@ -104,7 +104,6 @@ void SchemaCompiler::AddRequired(const SchemaJson& schema, std::vector<Property>
     Invalid("required: expected a list of names");
     return;
   }
-  static const SchemaJson kAnything = true;
   const auto others = schema.find("additionalProperties");
   std::map<std::string, size_t> places;
   for (size_t i = 0; i < properties.size(); ++i) {
@@ -117,7 +116,7 @@ void SchemaCompiler::AddRequired(const SchemaJson& schema, std::vector<Property>
     }
     const auto [place, is_new] = places.try_emplace(name.get<std::string>(), properties.size());
     if (is_new) {
-      properties.push_back({place->first, others == schema.end() ? &kAnything : &*others, false});
+      properties.push_back({place->first, others == schema.end() ? &anything_ : &*others, false});
     }
     properties[place->second].is_required = true;
   }

@@ -181,7 +181,7 @@ GrammarNode AddProduct(GrammarBuilder& builder, GrammarNode from, const Grammar&
       builder.AddEmpty(node, end);
     }
     for (const GrammarEdge& edge : left.edges(state)) {
-      // Byte by byte where the right side looks, else as a run.
+      builder.Charge((edge.last - edge.first) / 4);
       int byte = edge.first;
       while (byte <= edge.last && builder.ok()) {
         const int32_t other =

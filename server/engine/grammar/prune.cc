@@ -34,7 +34,7 @@ std::vector<int> FindNeeds(GrammarBuilder& builder, const std::vector<DraftState
       changed = changed || least < needs[i];
       needs[i] = least;
     }
-    builder.Charge(std::ssize(states) / 8 + 1);
+    builder.Charge(std::ssize(states));
   }
   return needs;
 }

@@ -181,7 +181,9 @@ GrammarNode SchemaCompiler::AddAlternatives(Node from, const SchemaJson& schema,
     return from;
   }
   SchemaJson siblings = schema;
-  siblings.erase(keyword);
+  for (const char* absent : {keyword, "$defs", "definitions"}) {
+    siblings.erase(absent);
+  }
   const bool has_siblings = !AllowsAnything(siblings);
   const Node to = builder_.AddNode();
   for (size_t i = 0; i < branches.size() && builder_.ok(); ++i) {

@@ -98,6 +98,7 @@ class SchemaCompiler {
   const SchemaJson& root_;
   const JsonGrammarRules rules_;
   SchemaMerger merger_;
+  const SchemaJson anything_ = true;
   std::string place_;
   int depth_ = 0;
   struct Pending {

@@ -127,6 +127,9 @@ absl::StatusOr<SchemaJson> SchemaMerger::Flatten(const SchemaJson& schema, int h
   SchemaJson result = schema;
   result.erase("$ref");
   result.erase("allOf");
+  // $refs point into the whole schema, so copies need not have what they point at.
+  result.erase("$defs");
+  result.erase("definitions");
   std::vector<const SchemaJson*> parts;
   if (const auto ref = schema.find("$ref"); ref != schema.end()) {
     if (!ref->is_string()) {
@@ -186,6 +189,12 @@ absl::StatusOr<SchemaJson> SchemaMerger::MergeFlat(const SchemaJson& left,
       if (properties != side->end() && !properties->is_object()) {
         return absl::InvalidArgumentError("properties: expected an object of schemas");
       }
+    }
+    // Members are found one by one.
+    const int64_t count = std::ssize(result["properties"]) +
+                          (right.contains("properties") ? std::ssize(right["properties"]) : 0);
+    if (!builder_.Charge(count * count / 8)) {
+      return builder_.status();
     }
     result["properties"] = MergeProperties(left, right);
   }
