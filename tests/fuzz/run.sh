@@ -2,21 +2,21 @@
 # Runs the libFuzzer targets of build/fuzz (preset `fuzz`), one after the other at low priority:
 #   tests/fuzz/run.sh SECONDS [TARGET...]
 # Targets: safetensors_header index config quant_state quantized_checkpoint cache_manifest tokenizer_json
-# chat_template.
+# chat_template json_schema.
 # Starts from the test data, keeps what it learns in build/fuzz/corpus, and leaves an input that
 # fails in build/fuzz/findings. Time: SECONDS for each target.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
 if [[ $# -lt 1 ]]; then
-  echo "usage: tests/fuzz/run.sh SECONDS [safetensors_header|index|config|quant_state|quantized_checkpoint|cache_manifest|tokenizer_json|chat_template]..." >&2
+  echo "usage: tests/fuzz/run.sh SECONDS [safetensors_header|index|config|quant_state|quantized_checkpoint|cache_manifest|tokenizer_json|chat_template|json_schema]..." >&2
   exit 2
 fi
 seconds=$1
 shift
 targets=("$@")
 if [[ ${#targets[@]} -eq 0 ]]; then
-  targets=(safetensors_header index config quant_state quantized_checkpoint cache_manifest tokenizer_json chat_template)
+  targets=(safetensors_header index config quant_state quantized_checkpoint cache_manifest tokenizer_json chat_template json_schema)
 fi
 
 seed() {  # seed TARGET CORPUS: copies the test data that suits the target.
@@ -42,7 +42,7 @@ for name, cases in groups.items():
     index) find tests/data -name 'model.safetensors.index.json' ;;
     config) find tests/data -name config.json ;;
     chat_template) find tests/data/chat_templates -name '*.jinja' ;;
-    quant_state | quantized_checkpoint | tokenizer_json) find "tests/fuzz/seeds/$1" -type f ;;
+    quant_state | quantized_checkpoint | tokenizer_json | json_schema) find "tests/fuzz/seeds/$1" -type f ;;
     *) echo "run.sh: no such target: $1" >&2; return 2 ;;
   esac | while read -r file; do
     cp -- "$file" "$2/seed-$(sha256sum "$file" | cut -c1-16)"
