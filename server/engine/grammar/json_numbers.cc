@@ -89,8 +89,10 @@ void AddMagnitude(GrammarBuilder& builder, GrammarNode from, int64_t least, int6
     if (low <= high) {
       AddBetween(builder, from, absl::StrCat(low), absl::StrCat(high), to);
     }
-    first = last + 1;
-    last = last * 10 + 9;
+    if (digits < kIntegerDigitsMax) {
+      first = last + 1;
+      last = last * 10 + 9;
+    }
   }
 }
 
