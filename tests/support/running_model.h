@@ -73,8 +73,8 @@ class RunningModel {
     std::vector<std::vector<int32_t>> pages;
     for (const Chunk& chunk : chunks) {
       pages.push_back(PagesOf(chunk.sequence));
-      inputs_->Add(
-          {chunk.tokens, chunk.first_position, pages.back(), chunk.sequence, chunk.output_count});
+      inputs_->Add({chunk.tokens, chunk.first_position, pages.back(), chunk.sequence,
+                    std::ssize(chunk.tokens) - chunk.output_count, chunk.output_count});
     }
     absl::Status status = inputs_->Upload(*queue_, pass_->inputs());
     status.Update(pass_->QueueStep(*queue_, inputs_->bounds()));
