@@ -51,7 +51,8 @@ void GenerateStream::Prepare() {
         if (!engine.ok()) {
           return engine.status();
         }
-        absl::StatusOr<TextRequest> parsed = ParseGenerate(request_, *handle->text());
+        absl::StatusOr<TextRequest> parsed =
+            ParseGenerate(request_, *handle->text(), (*engine)->recipe().vocabulary_size);
         if (!parsed.ok()) {
           return parsed.status();
         }

@@ -1,11 +1,13 @@
 #include "server/generation_messages.h"
 
 #include <algorithm>
+#include <optional>
 #include <random>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "kernels/error_details.h"
+#include "server/engine/text/response_format.h"
 
 namespace nibble {
 namespace {
@@ -162,8 +164,8 @@ absl::StatusOr<Prompt> ReadPrompt(const ModelText& text, const PromptInput& inpu
   return prompt;
 }
 
-absl::StatusOr<TextRequest> ParseGenerate(const v1::GenerateRequest& message,
-                                          const ModelText& text) {
+absl::StatusOr<TextRequest> ParseGenerate(const v1::GenerateRequest& message, const ModelText& text,
+                                          int64_t vocabulary_size) {
   PromptInput input;
   input.text = &message.prompt();
   input.token_ids = &message.token_ids();
@@ -178,10 +180,17 @@ absl::StatusOr<TextRequest> ParseGenerate(const v1::GenerateRequest& message,
   if (message.has_max_tokens() && message.max_tokens() == 0) {
     return BadField("max_tokens", "max_tokens: expected at least 1, found 0");
   }
-  if (message.response_format().format_case() != v1::ResponseFormat::FORMAT_NOT_SET) {
-    return absl::UnimplementedError("response_format is not implemented");
-  }
   TextRequest request;
+  const v1::ResponseFormat& format = message.response_format();
+  if (format.json_object() || format.has_json_schema()) {
+    absl::StatusOr<ConstraintMaker> maker = MakeJsonFormat(
+        format.has_json_schema() ? std::optional(format.json_schema()) : std::nullopt, text,
+        vocabulary_size);
+    if (!maker.ok()) {
+      return maker.status();
+    }
+    request.make_constraint = *std::move(maker);
+  }
   request.prompt = std::move(prompt->token_ids);
   request.tokens_max = ToSigned(message.max_tokens());
   request.sampling = text.defaults().sampling;

@@ -40,8 +40,8 @@ absl::StatusOr<Prompt> ReadPrompt(const ModelText& text, const PromptInput& inpu
 
 // Errors: those of ReadPrompt; INVALID_ARGUMENT that names the field; UNIMPLEMENTED for what this
 //   version does not do.
-absl::StatusOr<TextRequest> ParseGenerate(const v1::GenerateRequest& message,
-                                          const ModelText& text);
+absl::StatusOr<TextRequest> ParseGenerate(const v1::GenerateRequest& message, const ModelText& text,
+                                          int64_t vocabulary_size);
 
 // A piece of an answer, whose log-probabilities are told if they were asked for.
 v1::GenerateResponse GenerateMessage(const TextEvent& event, bool log_probabilities);

@@ -188,6 +188,27 @@ TEST_F(GenerationServiceTest, EndsBeforeAStopString) {
   EXPECT_EQ(answer.finish_reason, "stop");
 }
 
+TEST_F(GenerationServiceTest, KeepsToAJsonSchema) {
+  LoadDemo();
+  v1::GenerateRequest request = Greedy("Once upon a time", 120);
+  request.mutable_response_format()->set_json_schema(
+      R"({"type": "object", "properties": {"name": {"type": "string", "maxLength": 12},
+          "count": {"type": "integer", "minimum": 3, "maximum": 40}}, "required": ["name", "count"],
+          "additionalProperties": false})");
+  const Answer answer = Ask(request);
+  ASSERT_TRUE(answer.status.ok()) << answer.status.error_message();
+  const nlohmann::json json = nlohmann::json::parse(answer.text, nullptr, false);
+  ASSERT_TRUE(json.is_object()) << answer.text;
+  EXPECT_EQ(json.size(), 2u);
+  EXPECT_LE(json["name"].get<std::string>().size(), 48u);
+  EXPECT_GE(json["count"].get<int>(), 3);
+  EXPECT_LE(json["count"].get<int>(), 40);
+  EXPECT_EQ(answer.finish_reason, "stop");
+
+  request.mutable_response_format()->set_json_schema(R"({"type": "string", "contains": 3})");
+  EXPECT_EQ(Ask(request).status.error_code(), grpc::StatusCode::UNIMPLEMENTED);
+}
+
 TEST_F(GenerationServiceTest, GivesSeveralAnswers) {
   LoadDemo();
   v1::GenerateRequest request = Greedy("Once upon a time", 12);

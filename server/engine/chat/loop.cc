@@ -66,14 +66,15 @@ const std::optional<Value>& LoopObject::Peek(Interpreter& interpreter) {
 }
 
 bool LoopObject::Advance(Interpreter& interpreter) {
-  std::optional<Value> next = Peek(interpreter);
+  const bool goes_on = Peek(interpreter).has_value();
   looked_ahead_ = false;
-  if (!next.has_value()) {
+  if (!goes_on) {
     return false;
   }
   ++index_;
   previous_ = std::move(current_);
-  current_ = *std::move(next);
+  current_ = *std::move(ahead_);
+  ahead_.reset();
   return true;
 }
 

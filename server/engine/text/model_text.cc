@@ -172,18 +172,33 @@ absl::StatusOr<std::string> ModelText::Render(TemplateJson variables) const {
   return chat_template->Render(variables);
 }
 
-absl::StatusOr<std::vector<std::string>> ModelText::TokenBytes(int64_t vocabulary_size) const {
+absl::StatusOr<std::shared_ptr<const TokenVocabulary>> ModelText::Vocabulary(
+    int64_t vocabulary_size) const {
   if (!tokenizer_.ok()) {
     return tokenizer_.status();
   }
-  std::vector<std::string> bytes(static_cast<size_t>(vocabulary_size));
-  for (size_t id = 0; id < bytes.size(); ++id) {
-    const auto token = static_cast<uint32_t>(id);
-    if (!(*tokenizer_)->IsSpecial(token)) {
-      bytes[id] = (*tokenizer_)->TokenBytes(token).value_or("");
+  std::vector<int32_t> end_ids;
+  for (const int32_t id : defaults_.stop_token_ids) {
+    if (id < vocabulary_size) {
+      end_ids.push_back(id);
     }
   }
-  return bytes;
+  if (end_ids.empty()) {
+    return absl::FailedPreconditionError(
+        "response_format: the model names no token that ends an answer");
+  }
+  MutexLock lock(mutex_);
+  if (vocabulary_ == nullptr) {
+    std::vector<std::string> bytes(static_cast<size_t>(vocabulary_size));
+    for (size_t id = 0; id < bytes.size(); ++id) {
+      const auto token = static_cast<uint32_t>(id);
+      if (!(*tokenizer_)->IsSpecial(token)) {
+        bytes[id] = (*tokenizer_)->TokenBytes(token).value_or("");
+      }
+    }
+    vocabulary_ = std::make_shared<const TokenVocabulary>(std::move(bytes), std::move(end_ids));
+  }
+  return vocabulary_;
 }
 
 }  // namespace nibble
