@@ -16,6 +16,7 @@
 #include "server/listener.h"
 #include "server/memory_service.h"
 #include "server/model_service.h"
+#include "server/openai_api.h"
 
 namespace nibble {
 namespace {
@@ -63,7 +64,9 @@ class Front::Servers {
         generation_service_(backend.registry, backend.logger),
         memory_service_(backend.registry, backend.budget, backend.device, feed_, backend.logger),
         listener_(options.connections_max),
-        http_(HttpOptions{.check_host = check_host}, [this] { return RenderMetrics(); }) {}
+        openai_(backend.registry, backend.logger),
+        http_(
+            HttpOptions{.check_host = check_host}, [this] { return RenderMetrics(); }, &openai_) {}
 
   ~Servers() { Shutdown(absl::ZeroDuration()); }
 
@@ -116,6 +119,7 @@ class Front::Servers {
   MemoryService memory_service_;
   std::unique_ptr<GrpcServer> grpc_;
   Listener listener_;  // Asked by http_ until its thread has ended.
+  OpenAiApi openai_;
   HttpServer http_;
 };
 

@@ -26,7 +26,7 @@ absl::StatusOr<TemplateJson> ParseJson(const char* field, const std::string& tex
   };
   TemplateJson json = TemplateJson::parse(text, depth_limited, false);
   if (json.is_discarded()) {
-    return BadField(field, absl::StrCat(field, ": expected JSON of a depth below ", kJsonDepthMax,
+    return BadField(field, absl::StrCat("expected JSON of a depth below ", kJsonDepthMax,
                                         ", found something else"));
   }
   return json;
@@ -58,8 +58,8 @@ absl::StatusOr<TemplateJson> MessageJson(const v1::Message& message) {
 
 absl::StatusOr<std::string> RenderMessages(const ModelText& text, const PromptInput& input) {
   if (input.messages->size() > kMessagesMax) {
-    return BadField("messages", absl::StrCat("messages: expected at most ", kMessagesMax,
-                                             ", found ", input.messages->size()));
+    return BadField("messages", absl::StrCat("expected at most ", kMessagesMax, ", found ",
+                                             input.messages->size()));
   }
   TemplateJson variables = TemplateJson::object();
   if (input.variables != nullptr) {
@@ -178,7 +178,7 @@ absl::StatusOr<TextRequest> ParseGenerate(const v1::GenerateRequest& message, co
     return prompt.status();
   }
   if (message.has_max_tokens() && message.max_tokens() == 0) {
-    return BadField("max_tokens", "max_tokens: expected at least 1, found 0");
+    return BadField("max_tokens", "expected at least 1, found 0");
   }
   TextRequest request;
   const v1::ResponseFormat& format = message.response_format();

@@ -173,8 +173,7 @@ grpc::ServerUnaryReactor* GenerationService::Detokenize(grpc::CallbackServerCont
                   std::vector<uint32_t> ids;
                   for (const int32_t id : request->token_ids()) {
                     if (id < 0) {
-                      return BadField("token_ids",
-                                      absl::StrCat("token_ids: expected 0 or more, found ", id));
+                      return BadField("token_ids", absl::StrCat("expected 0 or more, found ", id));
                     }
                     ids.push_back(static_cast<uint32_t>(id));
                   }

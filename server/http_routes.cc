@@ -35,7 +35,7 @@ absl::string_view HostName(absl::string_view host) {
 }
 
 HttpAnswer Text(int status, absl::string_view body) {
-  return {status, std::string(kTextType), std::string(body), ""};
+  return {.status = status, .content_type = std::string(kTextType), .body = std::string(body)};
 }
 
 }  // namespace
@@ -48,14 +48,17 @@ bool IsTrustedHost(absl::string_view host) {
   return IsAddress(name) || absl::EqualsIgnoreCase(name, "localhost");
 }
 
+bool IsApiPath(absl::string_view target) { return absl::StartsWith(target, "/v1/"); }
+
 HttpAnswer HttpError(int status, absl::string_view type, absl::string_view message) {
   const nlohmann::json body = {{"error",
                                 {{"message", std::string(message)},
                                  {"type", std::string(type)},
                                  {"param", nullptr},
                                  {"code", nullptr}}}};
-  return {status, "application/json",
-          body.dump(-1, ' ', true, nlohmann::json::error_handler_t::replace), ""};
+  return {.status = status,
+          .content_type = "application/json",
+          .body = body.dump(-1, ' ', true, nlohmann::json::error_handler_t::replace)};
 }
 
 HttpAnswer Route(const HttpRequestLine& request, bool check_host, bool ready,
@@ -76,7 +79,7 @@ HttpAnswer Route(const HttpRequestLine& request, bool check_host, bool ready,
     return answer;
   }
   if (path == "/metrics") {
-    return {200, std::string(kMetricsType), render_metrics(), ""};
+    return {.content_type = std::string(kMetricsType), .body = render_metrics()};
   }
   if (path == "/readyz" && !ready) {
     return Text(503, "not ready\n");

@@ -6,14 +6,16 @@
 #include <string>
 
 #include "absl/strings/string_view.h"
+#include "absl/time/time.h"
 
 namespace nibble {
 
 struct HttpAnswer {
   int status = 200;
-  std::string content_type;
-  std::string body;
-  std::string allow;  // The Allow header of a 405.
+  std::string content_type = {};
+  std::string body = {};
+  std::string allow = {};           // The Allow header of a 405.
+  absl::Duration retry_after = {};  // The Retry-After header; zero: none.
 };
 
 struct HttpRequestLine {
@@ -26,6 +28,9 @@ struct HttpRequestLine {
 // pointed at us by whoever owns it, so that a web page of theirs reaches a server that listens for
 // this machine alone (DNS rebinding).
 bool IsTrustedHost(absl::string_view host);
+
+// Whether the path of `target` begins with /v1/.
+bool IsApiPath(absl::string_view target);
 
 // An error in the form that OpenAI's clients read.
 HttpAnswer HttpError(int status, absl::string_view type, absl::string_view message);

@@ -1,4 +1,5 @@
-// HTTP/1.1 over connections that the listener hands over: /metrics, /healthz, /readyz.
+// HTTP/1.1 over connections that the listener hands over: /metrics, /healthz, /readyz, and /v1 for
+// whoever answers it.
 
 #pragma once
 
@@ -9,6 +10,7 @@
 #include <string>
 
 #include "absl/time/time.h"
+#include "server/http_exchange.h"
 #include "server/listen_address.h"
 
 namespace nibble {
@@ -18,12 +20,13 @@ struct HttpOptions {
   uint32_t header_bytes_max = 16 << 10;
   uint64_t body_bytes_max = 1 << 20;
   absl::Duration read_timeout = absl::Seconds(30);   // From one answer to the whole next request.
-  absl::Duration write_timeout = absl::Seconds(30);  // Of one answer.
+  absl::Duration write_timeout = absl::Seconds(30);  // Of one answer, or of one part of it.
 };
 
-// Serves every connection on one thread: answers are rendered from snapshots and never wait.
-// Requests of one connection are answered one after the other, so a client that pipelines waits for
-// itself.
+// Serves every connection on one thread. Its own answers are rendered from snapshots and never
+// wait; those of the API come when they are there, a part at a time, and no faster than the client
+// reads. Requests of one connection are answered one after the other, so a client that pipelines
+// waits for itself.
 //
 // Thread-safe.
 class HttpServer {
@@ -31,7 +34,8 @@ class HttpServer {
   // Renders /metrics; called on the server's thread.
   using RenderMetrics = std::function<std::string()>;
 
-  HttpServer(HttpOptions options, RenderMetrics render_metrics);
+  // `api` (null: there is no /v1) must outlive the server.
+  HttpServer(const HttpOptions& options, RenderMetrics render_metrics, HttpApi* api = nullptr);
 
   // Closes every connection and ends the thread.
   ~HttpServer();

@@ -43,23 +43,21 @@ absl::Status Engine::Loop::Check(const GenerationRequest& request) const {
   const int64_t context_tokens = pass_->sizes().limits.context_tokens;
   const auto prompt_tokens = std::ssize(request.prompt);
   if (prompt_tokens == 0) {
-    return BadField("prompt", "prompt: expected at least one token, found none");
+    return BadField("prompt", "expected at least one token, found none");
   }
   // A prompt that is only scored may fill the context.
   const int64_t room = request.tokens_max > 0 ? context_tokens - 1 : context_tokens;
   if (prompt_tokens > room) {
-    return BadField("prompt",
-                    absl::StrCat("prompt: expected at most ", room, " of ", context_tokens,
-                                 " tokens of context, found ", prompt_tokens));
+    return BadField("prompt", absl::StrCat("expected at most ", room, " of ", context_tokens,
+                                           " tokens of context, found ", prompt_tokens));
   }
   if (request.tokens_max < 0 || (request.tokens_max == 0 && !request.score_prompt)) {
-    return BadField("max_tokens",
-                    absl::StrCat("max_tokens: expected at least 1, found ", request.tokens_max));
+    return BadField("max_tokens", absl::StrCat("expected at least 1, found ", request.tokens_max));
   }
   for (const int32_t id : request.prompt) {
     if (id < 0 || id >= vocabulary_size) {
-      return BadField("token_ids", absl::StrCat("token_ids: expected 0 to ", vocabulary_size - 1,
-                                                ", found ", id));
+      return BadField("token_ids",
+                      absl::StrCat("expected 0 to ", vocabulary_size - 1, ", found ", id));
     }
   }
   return Validate(request.sampling, vocabulary_size);

@@ -13,7 +13,7 @@ namespace {
 bool IsWithin(float value, float least, float most) { return value >= least && value <= most; }
 
 absl::Status Refuse(const char* field, absl::string_view expected, double found) {
-  return BadField(field, absl::StrCat(field, ": expected ", expected, ", found ", found));
+  return BadField(field, absl::StrCat("expected ", expected, ", found ", found));
 }
 
 absl::Status CheckBiases(const SamplingOptions& options, int64_t vocabulary_size) {

@@ -29,7 +29,7 @@ KvType TypeOf(KvCacheType type) {
 
 absl::Status Refuse(const char* field, int64_t min, int64_t max, int64_t found) {
   const std::string name = absl::StrCat("serving.", field);
-  return BadField(name, absl::StrCat(name, ": expected ", min, " to ", max, ", found ", found));
+  return BadField(name, absl::StrCat("expected ", min, " to ", max, ", found ", found));
 }
 
 absl::StatusOr<StepLimits> LimitsOf(const ModelRecipe& recipe, const ServingSpec& serving) {

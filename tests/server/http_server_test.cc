@@ -1,13 +1,9 @@
 #include "server/http_server.h"
 
-#include <memory>
 #include <string>
-#include <utility>
 
 #include "gmock/gmock.h"
-#include "gtest/gtest.h"
-#include "server/listener.h"
-#include "tests/support/loopback_client.h"
+#include "tests/server/http_fixture.h"
 
 namespace nibble {
 namespace {
@@ -15,31 +11,7 @@ namespace {
 using ::testing::HasSubstr;
 using ::testing::StartsWith;
 
-class HttpServerTest : public ::testing::Test {
- protected:
-  void Start(HttpOptions options = {}) {
-    server_ = std::make_unique<HttpServer>(options, [this] { return metrics_; });
-    ListenAddress address = *ParseListenAddress("--http-listen", "127.0.0.1:0");
-    absl::StatusOr<Descriptor> socket = OpenListeningSocket(address);
-    ASSERT_TRUE(socket.ok()) << socket.status();
-    port_ = address.port;
-    listener_ = std::make_unique<Listener>(64);
-    listener_->Add("http", *std::move(socket),
-                   [this](Descriptor connection) { server_->Serve(std::move(connection)); });
-    ASSERT_TRUE(listener_->Start().ok());
-  }
-
-  std::string Answer(absl::string_view request) {
-    LoopbackClient client(port_);
-    EXPECT_TRUE(client.Send(request));
-    return client.ReadAll();
-  }
-
-  std::string metrics_ = "nibble_models 0\n";
-  std::unique_ptr<HttpServer> server_;
-  std::unique_ptr<Listener> listener_;
-  uint16_t port_ = 0;
-};
+class HttpServerTest : public HttpFixture {};
 
 TEST_F(HttpServerTest, AnswersAGet) {
   Start();

@@ -11,13 +11,13 @@ namespace nibble {
 
 absl::Status CheckStopStrings(const std::vector<std::string>& stops) {
   if (stops.size() > kStopStringsMax) {
-    return BadField("stop", absl::StrCat("stop: expected at most ", kStopStringsMax,
-                                         " strings, found ", stops.size()));
+    return BadField("stop", absl::StrCat("expected at most ", kStopStringsMax, " strings, found ",
+                                         stops.size()));
   }
   for (const std::string& stop : stops) {
     if (stop.empty() || stop.size() > kStopStringBytesMax) {
-      return BadField("stop", absl::StrCat("stop: expected 1 to ", kStopStringBytesMax,
-                                           " bytes, found ", stop.size()));
+      return BadField("stop", absl::StrCat("expected 1 to ", kStopStringBytesMax, " bytes, found ",
+                                           stop.size()));
     }
   }
   return absl::OkStatus();

@@ -57,8 +57,7 @@ absl::StatusOr<std::unique_ptr<TextGeneration>> TextGeneration::Start(
     Engine& engine, std::shared_ptr<const ModelText> text, TextRequest request,
     std::function<void()> notify) {
   if (request.answers < 1 || request.answers > kAnswersMax) {
-    return BadField("n",
-                    absl::StrCat("n: expected 1 to ", kAnswersMax, ", found ", request.answers));
+    return BadField("n", absl::StrCat("expected 1 to ", kAnswersMax, ", found ", request.answers));
   }
   absl::Status status = CheckStopStrings(request.stop);
   const absl::StatusOr<const Tokenizer*> tokenizer = text->tokenizer();
