@@ -33,7 +33,7 @@ class WorkerPool {
  private:
   struct Loop;
 
-  void Start();
+  void Start() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Run();
 
   const int thread_count_;

@@ -148,6 +148,28 @@ absl::Status ForwardPass::QueueHeadNorms(const Step& step, const AttentionWeight
   return status;
 }
 
+absl::Status ForwardPass::QueueRope(const Step& step, const LayerRecipe& recipe) {
+  const int64_t size = recipe_.head_size;
+  absl::Status status;
+  const auto rope_index = static_cast<size_t>(recipe.rope_index);
+  const RopeFrequencies& rope = recipe_.ropes[rope_index];
+  const auto count = std::ssize(rope.frequencies);
+  for (const Activations& heads :
+       {DenseGroups(buffers_.queries, recipe_.head_count, size),
+        DenseGroups(buffers_.keys, recipe_.key_value_head_count, size)}) {
+    status.Update(
+        ops_.Rope(step.queue, {.rows = step.rows,
+                               .positions = buffers_.inputs.positions,
+                               .frequencies = buffers_.frequencies.Slice(
+                                   recipe.rope_index * CeilDivide(size, int64_t{2}) * 4, count * 4),
+                               .frequency_count = count,
+                               .interleaved = recipe_.interleaved_rope,
+                               .magnitude = rope.magnitude,
+                               .heads = heads}));
+  }
+  return status;
+}
+
 absl::Status ForwardPass::QueueAttention(const Step& step, size_t index) {
   const LayerRecipe& recipe = recipe_.layers[index];
   const AttentionWeights& weights = weights_.layers[index].attention;
@@ -168,20 +190,7 @@ absl::Status ForwardPass::QueueAttention(const Step& step, size_t index) {
   if (recipe_.query_key_norm) {
     status.Update(QueueHeadNorms(step, weights, projected));
   }
-  const auto rope_index = static_cast<size_t>(recipe.rope_index);
-  const RopeFrequencies& rope = recipe_.ropes[rope_index];
-  const auto count = std::ssize(rope.frequencies);
-  for (const Activations& heads : {queries, keys}) {
-    status.Update(
-        ops_.Rope(step.queue, {.rows = step.rows,
-                               .positions = inputs.positions,
-                               .frequencies = buffers_.frequencies.Slice(
-                                   recipe.rope_index * CeilDivide(size, int64_t{2}) * 4, count * 4),
-                               .frequency_count = count,
-                               .interleaved = recipe_.interleaved_rope,
-                               .magnitude = rope.magnitude,
-                               .heads = heads}));
-  }
+  status.Update(QueueRope(step, recipe));
   const KvCache& cache = memory_[index].cache;
   status.Update(ops_.StoreKv(
       step.queue,

@@ -57,6 +57,7 @@ class ForwardPass {
 
   absl::Status QueueLayer(const Step& step, size_t index);
   absl::Status QueueAttention(const Step& step, size_t index);
+  absl::Status QueueRope(const Step& step, const LayerRecipe& recipe);
   absl::Status QueueHeadNorms(const Step& step, const AttentionWeights& weights,
                               const Activations& queries);
   absl::Status QueueLinearAttention(const Step& step, size_t index);

@@ -318,10 +318,11 @@ class RecipeMaker {
     }
     absl::StatusOr<RopeFrequencies> rope = MakeRopeFrequencies(
         scaling, base, rotary_size, config_.context_tokens_max, context_tokens_);
-    if (rope.ok()) {
-      recipe_.ropes.push_back(*std::move(rope));
+    if (!rope.ok()) {
+      return rope.status();
     }
-    return rope.status();
+    recipe_.ropes.push_back(*std::move(rope));
+    return absl::OkStatus();
   }
 
   absl::Status TakeRopes() {
@@ -339,8 +340,8 @@ class RecipeMaker {
     absl::Status status =
         AddRope(newer ? std::move(parameters) : reader_.Object("rope_scaling"), base, true);
     if (family_.windows == Windows::kPattern) {
-      static const Json kNothing = Json::object();
-      status.Update(AddRope(RecipeReader(kNothing, ""),
+      static const Json nothing = Json::object();
+      status.Update(AddRope(RecipeReader(nothing, ""),
                             reader_.Number("rope_local_base_freq", 10'000), false));
     }
     return status;

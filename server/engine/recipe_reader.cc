@@ -112,13 +112,13 @@ std::vector<int64_t> RecipeReader::Integers(absl::string_view key) {
 }
 
 RecipeReader RecipeReader::Object(absl::string_view key) {
-  static const Json kEmpty = Json::object();
+  static const Json empty = Json::object();
   const Json* const value = Find(key);
   if (value != nullptr && !value->is_object()) {
     Unexpected(key, "an object", *value);
   }
   const bool usable = value != nullptr && value->is_object();
-  return {usable ? *value : kEmpty, absl::StrCat(place_, std::string(key), ": ")};
+  return {usable ? *value : empty, absl::StrCat(place_, std::string(key), ": ")};
 }
 
 }  // namespace nibble
