@@ -81,7 +81,7 @@ run nibble ps
 
 heading "Generate" "It answers from what was loaded, in 4 bits."
 run nibble generate demo "Once upon a time" --max-tokens 60 --temperature 0
-run nibble generate demo --chat "Who is in the story about the white cup?" --max-tokens 40 --temperature 0
+run nibble generate demo --chat "Leo took a green key to the market. What color was the key?" --max-tokens 40 --temperature 0
 
 heading "Memory" "Where every byte of the budget is, from the ledger that enforces it."
 run nibble memory
