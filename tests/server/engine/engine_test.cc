@@ -15,6 +15,7 @@
 #include "gtest/gtest.h"
 #include "kernels/error_details.h"
 #include "tests/kernels/device_fixture.h"
+#include "tests/support/golden_tensors.h"
 #include "tests/support/running_model.h"
 
 namespace nibble {
@@ -22,7 +23,7 @@ namespace {
 
 using ::testing::HasSubstr;
 
-const char kDemoModel[] = NIBBLE_TEST_DATA "/demo-model";
+std::string DemoModel() { return TestDataPath("demo-model"); }
 
 nlohmann::json ReadJson(const std::string& path) {
   std::ifstream file(path);
@@ -59,7 +60,7 @@ Answer Collect(Generation& generation) {
 class EngineTest : public testing::TestWithParam<std::string> {
  protected:
   void Start(Format format, ServingSpec serving = CheckMode(), EngineOptions options = {},
-             const std::string& path = kDemoModel) {
+             const std::string& path = DemoModel()) {
     engine_.reset();
     served_.reset();
     if (device_ == nullptr) {
@@ -106,7 +107,7 @@ class EngineTest : public testing::TestWithParam<std::string> {
 };
 
 TEST_P(EngineTest, ContinuesAsTransformersDoes) {
-  const nlohmann::json expected = ReadJson(std::string(kDemoModel) + "/expected.json");
+  const nlohmann::json expected = ReadJson(DemoModel() + "/expected.json");
   for (const auto& [format, name] :
        {std::pair(Format::kAsStored, "source_16bit"), std::pair(Format::kNf4, "nf4")}) {
     Start(format);
@@ -122,7 +123,7 @@ TEST_P(EngineTest, ContinuesAsTransformersDoes) {
 
 TEST_P(EngineTest, GivesTheSameAnswersToManyAtOnce) {
   Start(Format::kNf4);
-  const nlohmann::json expected = ReadJson(std::string(kDemoModel) + "/expected.json");
+  const nlohmann::json expected = ReadJson(DemoModel() + "/expected.json");
   std::vector<std::shared_ptr<Generation>> generations;
   std::vector<std::vector<int32_t>> wanted;
   for (int round = 0; round < 5; ++round) {
@@ -162,7 +163,7 @@ TEST_P(EngineTest, GivesTheSameAnswersWhenPagesRunOut) {
 }
 
 TEST_P(EngineTest, ScoresTextsAsTransformersDoes) {
-  const nlohmann::json expected = ReadJson(std::string(kDemoModel) + "/expected.json");
+  const nlohmann::json expected = ReadJson(DemoModel() + "/expected.json");
   Start(Format::kNf4);
   // The greedy texts, scored: the sum of what each token got when it was generated.
   for (const nlohmann::json& greedy : expected["nf4"]["greedy"]) {

@@ -141,17 +141,17 @@ std::vector<GoldenModel> GoldenModels() {
                            "llama_tied_llama3rope", "mistral_sliding", "mixtral", "qwen2", "qwen3",
                            "qwen3_5", "qwen3_5_moe", "qwen3_moe", "seed_oss"}) {
     for (const Format format : {Format::kAsStored, Format::kNf4}) {
-      models.push_back({absl::StrCat(NIBBLE_TEST_DATA "/models/", name),
-                        absl::StrCat(NIBBLE_TEST_DATA "/models_expected/", name, ".safetensors"),
+      models.push_back({TestDataPath(absl::StrCat("models/", name)),
+                        TestDataPath(absl::StrCat("models_expected/", name, ".safetensors")),
                         format == Format::kNf4 ? "_nf4" : "", format});
     }
   }
   for (const char* name : {"llama_fp4", "llama_nf4", "llama_nf4_dq", "qwen2_nf4_dq"}) {
-    const std::string path = absl::StrCat(NIBBLE_TEST_DATA "/bnb_checkpoints/", name);
+    const std::string path = TestDataPath(absl::StrCat("bnb_checkpoints/", name));
     models.push_back({path, path + "/expected.safetensors", "", Format::kNf4});
   }
   // Its experts are in 16 bits, and so are they in what was computed.
-  const std::string path = NIBBLE_TEST_DATA "/bnb_checkpoints/mixtral_nf4";
+  const std::string path = TestDataPath("bnb_checkpoints/mixtral_nf4");
   models.push_back({path, path + "/expected.safetensors", "", Format::kNf4, true});
   return models;
 }
