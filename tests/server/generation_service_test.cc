@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "gmock/gmock.h"
+#include "server/engine/text/text_generation.h"
 #include "tests/server/front_fixture.h"
 
 namespace nibble {
