@@ -177,6 +177,9 @@ absl::StatusOr<int64_t> LoadCache::WriteEntry(const CacheLock& lock, const Entry
   write.key = key;
   {
     MutexLock table_lock(table_.mutex());
+    if (entry->state != ModelState::kReady) {
+      return NotLoaded();  // An unload, which does not wait for us, may have taken the origin.
+    }
     write.plan = entry->plan->plan;
     write.config = entry->origin->config;
     write.config_json = entry->origin->config_json;

@@ -1,8 +1,12 @@
 // The quantized cache as the registry uses it.
 
 #include <sys/file.h>
+#include <sys/inotify.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <array>
+#include <climits>
 #include <filesystem>
 #include <functional>
 #include <string>
@@ -449,6 +453,30 @@ TEST_F(LoadCacheTest, RemovesWhatAKilledWriterLeft) {
   registry();
   EXPECT_EQ(opened_.kind, Kind::kOpened);
   EXPECT_FALSE(std::filesystem::exists(partial));
+}
+
+// Between the lock and the first copy nothing holds the model: an unload may take it right then.
+TEST_F(LoadCacheTest, AModelMayGoWhileItsWriterRemovesWhatAnotherLeft) {
+  constexpr int kLeftFileCount = 20'000;  // Removing them takes longer than an unload.
+  registry();
+  const std::filesystem::path partial = path() / (std::string(32, 'a') + ".partial-00000000");
+  std::filesystem::create_directory(partial);
+  for (int index = 0; index < kLeftFileCount; ++index) {
+    WriteFile(partial / std::to_string(index), "");
+  }
+  const int watch = inotify_init1(IN_CLOEXEC);
+  ASSERT_GE(inotify_add_watch(watch, partial.c_str(), IN_DELETE), 0);
+  ASSERT_TRUE(Load("model").ok());
+  alignas(inotify_event) std::array<char, sizeof(inotify_event) + NAME_MAX + 1> deleted;
+  ASSERT_GT(read(watch, deleted.data(), deleted.size()), 0);  // It is at work.
+  close(watch);
+  ASSERT_TRUE(Unload("model").ok());
+  EXPECT_TRUE(std::filesystem::exists(partial)) << "or the unload came too late to show anything";
+  EXPECT_EQ(events_.Next().kind, Kind::kMiss);
+  const CacheEvent event = events_.Next();
+  EXPECT_EQ(event.kind, Kind::kNotWritten);
+  EXPECT_TRUE(absl::IsCancelled(event.why)) << event.why;
+  EXPECT_THAT(Entries(), IsEmpty());
 }
 
 TEST_F(LoadCacheTest, ALoadIsCancelledWhileItReadsTheEntry) {
