@@ -106,7 +106,8 @@ absl::Status CheckF8Rows(const PlannedTensor& tensor) {
 }
 
 // Decides about every tensor and cuts the loaded ones into parts.
-absl::Status PlanTensors(const Checkpoint& checkpoint, LoadPlan& plan) {
+absl::Status PlanTensors(const Checkpoint& checkpoint, absl::FunctionRef<bool()> cancelled,
+                         LoadPlan& plan) {
   const ModelFamily* const family = FindFamily(checkpoint.config.model_type);
   TensorGlobs globs(plan.quantization);
   int64_t part_count = 0;
@@ -115,6 +116,9 @@ absl::Status PlanTensors(const Checkpoint& checkpoint, LoadPlan& plan) {
                   [](const CheckpointTensor& tensor) { return tensor.quantization.has_value(); });
   plan.tensors.reserve(checkpoint.tensors.size());
   for (const CheckpointTensor& source : checkpoint.tensors) {
+    if (cancelled()) {
+      return absl::CancelledError("the plan was cancelled");
+    }
     PlannedTensor& tensor = plan.tensors.emplace_back(Describe(source, family));
     absl::Status status =
         DecideFormat(plan.quantization, globs.Match(tensor.name), plan.partly_quantized, tensor);
@@ -300,7 +304,8 @@ int64_t PlaneBytes(const PlannedTensor& tensor, const PlannedPart& part, Plane p
 absl::StatusOr<LoadPlan> MakeLoadPlan(const Checkpoint& checkpoint,
                                       const QuantizationSpec& quantization,
                                       const ServingSpec& serving, const DeviceTraits& traits,
-                                      int64_t staging_bytes) {
+                                      int64_t staging_bytes,
+                                      absl::FunctionRef<bool()> cancelled) {
   if (absl::Status status = CheckOptions(quantization, serving, staging_bytes); !status.ok()) {
     return status;
   }
@@ -310,7 +315,7 @@ absl::StatusOr<LoadPlan> MakeLoadPlan(const Checkpoint& checkpoint,
   plan.traits = traits;
   plan.configured_staging_bytes = staging_bytes;
   plan.scale_maps = checkpoint.scale_maps;
-  if (absl::Status status = PlanTensors(checkpoint, plan); !status.ok()) {
+  if (absl::Status status = PlanTensors(checkpoint, cancelled, plan); !status.ok()) {
     return status;
   }
   CountElements(plan);
