@@ -9,6 +9,7 @@
 #include "kernels/error_details.h"
 #include "kernels/scale_format.h"
 #include "loader/f8_tile.h"
+#include "loader/missing_weights.h"
 #include "loader/quantization_policy.h"
 #include "loader/slab_layout.h"
 #include "loader/tile_list.h"
@@ -223,6 +224,7 @@ void AddWarnings(const Checkpoint& checkpoint, LoadPlan& plan) {
   WarnOfQuantizedRest(plan);
   WarnOfLargeRest(plan);
   if (FindFamily(checkpoint.config.model_type) != nullptr) {
+    WarnOfMissingWeights(checkpoint.config, plan);
     return;
   }
   const ModelConfig& config = checkpoint.config;
