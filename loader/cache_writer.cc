@@ -162,7 +162,9 @@ absl::Status CacheWriter::Begin() {
     return target.status();
   }
   target_ = *std::move(target);
-  return target_->Make();
+  absl::Status status = target_->Make();
+  // Before anything else: it says whose the directory is if this process is killed.
+  return status.ok() ? target_->WriteText(std::string(kLeftoverFileName), "") : status;
 }
 
 absl::Status CacheWriter::Copy(Device& device, const Weights& weights,
@@ -207,6 +209,9 @@ absl::StatusOr<int64_t> CacheWriter::Finish() {
   }
   const std::string text = WriteCacheManifest(manifest_);
   absl::Status status = target_->WriteText(std::string(kManifestFileName), text);
+  if (status.ok()) {
+    status = target_->Drop(std::string(kLeftoverFileName));
+  }
   if (status.ok()) {
     status = target_->Keep();
   }

@@ -146,6 +146,32 @@ absl::Status CheckDistinct(std::vector<size_t>& hashes, const ModelConfig& confi
   return absl::OkStatus();
 }
 
+// Whether a reader would take a tensor for a side tensor of one in 4 bits: its name is that one's
+// and one or two words more (tensor_groups.cc).
+absl::Status CheckNoneSeemsToBelong(const ModelConfig& config,
+                                    const std::vector<ExportUnit>& units) {
+  std::vector<size_t> owners;
+  for (const ExportUnit& unit : units) {
+    if (unit.tensor->quantized()) {
+      owners.push_back(absl::Hash<std::string>()(ExportedName(config, unit)));
+    }
+  }
+  std::sort(owners.begin(), owners.end());
+  for (const ExportUnit& unit : units) {
+    const std::string name = ExportedName(config, unit);
+    std::string owner = name;
+    for (int word = 0; word < 2 && absl::StrContains(owner, '.'); ++word) {
+      owner.resize(owner.rfind('.'));
+      if (std::binary_search(owners.begin(), owners.end(), absl::Hash<std::string>()(owner))) {
+        return absl::UnimplementedError(
+            absl::StrCat(unit.tensor->name, ": would be read as belonging to ", owner,
+                         ", which is in 4 bits; keep that to export the rest"));
+      }
+    }
+  }
+  return absl::OkStatus();
+}
+
 // "3 tensors ..., the first is NAME", told once.
 struct Finding {
   int64_t count = 0;
@@ -227,6 +253,9 @@ absl::StatusOr<ExportPlan> MakeExportPlan(const LoadPlan& plan, const ModelConfi
   }
   cutter.NameShards();
   if (absl::Status status = CheckDistinct(hashes, config, exported.units); !status.ok()) {
+    return status;
+  }
+  if (absl::Status status = CheckNoneSeemsToBelong(config, exported.units); !status.ok()) {
     return status;
   }
   absl::StatusOr<std::string> json = ExportedConfig(plan, config, config_json);

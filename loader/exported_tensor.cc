@@ -93,8 +93,7 @@ std::vector<ExportedTensor> TensorsOf(const ModelConfig& config, const ExportUni
   const PlannedTensor& tensor = *unit.tensor;
   const std::string name = ExportedName(config, unit);
   std::vector<ExportedTensor> tensors;
-  // (One without elements has no parts, and stays what it is.)
-  if (!tensor.quantized() || unit.part_count == 0) {
+  if (!tensor.quantized()) {
     tensors.push_back(
         Make(unit, name, DtypeOf(ElementType(tensor)), tensor.shape, Content::kPlane));
     return tensors;

@@ -9,6 +9,7 @@
 #include "kernels/error_details.h"
 #include "kernels/scale_format.h"
 #include "loader/f8_tile.h"
+#include "loader/missing_weights.h"
 #include "loader/quantization_policy.h"
 #include "loader/slab_layout.h"
 #include "loader/tile_list.h"
@@ -105,8 +106,37 @@ absl::Status CheckF8Rows(const PlannedTensor& tensor) {
   return absl::OkStatus();
 }
 
-// Decides about every tensor and cuts the loaded ones into parts.
-absl::Status PlanTensors(const Checkpoint& checkpoint, LoadPlan& plan) {
+// Decides about a tensor and, if it is loaded, cuts it into parts. `part_count` counts those of
+// all.
+absl::Status PlanTensor(const Checkpoint& checkpoint, const CheckpointTensor& source,
+                        TensorGlobs::Choice choice, LoadPlan& plan, int64_t& part_count) {
+  PlannedTensor& tensor = plan.tensors.back();
+  absl::Status status = DecideFormat(plan.quantization, choice, plan.partly_quantized, tensor);
+  if (!status.ok() || !tensor.loaded) {
+    return status;
+  }
+  status = CheckShape(checkpoint.config, tensor);
+  status.Update(status.ok() ? CheckF8Rows(tensor) : absl::OkStatus());
+  if (!status.ok()) {
+    return status;
+  }
+  if (PartCount(tensor) > kPartCountMax - part_count) {
+    return absl::UnimplementedError(
+        absl::StrCat(tensor.name, ": more than ", kPartCountMax, " experts in all"));
+  }
+  if (tensor.source_bytes > kSourceBytesMax - plan.source_bytes) {
+    return absl::UnimplementedError(
+        absl::StrCat(tensor.name, ": more than ", kSourceBytesMax, " bytes of weights in all"));
+  }
+  tensor.parts =
+      source.quantization.has_value() ? std::vector{StoredPart(source)} : CutParts(tensor);
+  part_count += std::ssize(tensor.parts);
+  plan.source_bytes += tensor.source_bytes;
+  return absl::OkStatus();
+}
+
+absl::Status PlanTensors(const Checkpoint& checkpoint, absl::FunctionRef<bool()> cancelled,
+                         LoadPlan& plan) {
   const ModelFamily* const family = FindFamily(checkpoint.config.model_type);
   TensorGlobs globs(plan.quantization);
   int64_t part_count = 0;
@@ -115,33 +145,16 @@ absl::Status PlanTensors(const Checkpoint& checkpoint, LoadPlan& plan) {
                   [](const CheckpointTensor& tensor) { return tensor.quantization.has_value(); });
   plan.tensors.reserve(checkpoint.tensors.size());
   for (const CheckpointTensor& source : checkpoint.tensors) {
-    PlannedTensor& tensor = plan.tensors.emplace_back(Describe(source, family));
-    absl::Status status =
-        DecideFormat(plan.quantization, globs.Match(tensor.name), plan.partly_quantized, tensor);
-    if (status.ok() && tensor.loaded && family != nullptr) {
-      status = CheckShape(checkpoint.config, tensor);
+    if (cancelled()) {
+      return absl::CancelledError("the plan was cancelled");
     }
+    plan.tensors.push_back(Describe(source, family));
+    const absl::Status status =
+        PlanTensor(checkpoint, source, globs.Match(source.name), plan, part_count);
     if (!status.ok()) {
-      return status;
+      const Shard& shard = checkpoint.shards[static_cast<size_t>(source.shard_index)];
+      return absl::Status(status.code(), absl::StrCat(shard.file_name, ": ", status.message()));
     }
-    if (!tensor.loaded) {
-      continue;
-    }
-    if (absl::Status fits = CheckF8Rows(tensor); !fits.ok()) {
-      return fits;
-    }
-    if (PartCount(tensor) > kPartCountMax - part_count) {
-      return absl::UnimplementedError(
-          absl::StrCat(tensor.name, ": more than ", kPartCountMax, " experts in all"));
-    }
-    if (tensor.source_bytes > kSourceBytesMax - plan.source_bytes) {
-      return absl::UnimplementedError(
-          absl::StrCat(tensor.name, ": more than ", kSourceBytesMax, " bytes of weights in all"));
-    }
-    tensor.parts =
-        source.quantization.has_value() ? std::vector{StoredPart(source)} : CutParts(tensor);
-    part_count += std::ssize(tensor.parts);
-    plan.source_bytes += tensor.source_bytes;
   }
   return globs.CheckAllMatched();
 }
@@ -211,6 +224,7 @@ void AddWarnings(const Checkpoint& checkpoint, LoadPlan& plan) {
   WarnOfQuantizedRest(plan);
   WarnOfLargeRest(plan);
   if (FindFamily(checkpoint.config.model_type) != nullptr) {
+    WarnOfMissingWeights(checkpoint.config, plan);
     return;
   }
   const ModelConfig& config = checkpoint.config;
@@ -300,7 +314,7 @@ int64_t PlaneBytes(const PlannedTensor& tensor, const PlannedPart& part, Plane p
 absl::StatusOr<LoadPlan> MakeLoadPlan(const Checkpoint& checkpoint,
                                       const QuantizationSpec& quantization,
                                       const ServingSpec& serving, const DeviceTraits& traits,
-                                      int64_t staging_bytes) {
+                                      int64_t staging_bytes, absl::FunctionRef<bool()> cancelled) {
   if (absl::Status status = CheckOptions(quantization, serving, staging_bytes); !status.ok()) {
     return status;
   }
@@ -310,13 +324,16 @@ absl::StatusOr<LoadPlan> MakeLoadPlan(const Checkpoint& checkpoint,
   plan.traits = traits;
   plan.configured_staging_bytes = staging_bytes;
   plan.scale_maps = checkpoint.scale_maps;
-  if (absl::Status status = PlanTensors(checkpoint, plan); !status.ok()) {
+  if (absl::Status status = PlanTensors(checkpoint, cancelled, plan); !status.ok()) {
     return status;
   }
   CountElements(plan);
   if (plan.loaded_elements == 0) {
-    return absl::DataLossError(
-        absl::StrCat("none of the checkpoint's ", plan.tensors.size(), " tensors holds a weight"));
+    const std::vector<Shard>& shards = checkpoint.shards;
+    return absl::DataLossError(absl::StrCat(
+        shards.empty() ? "" : shards.front().file_name,
+        shards.size() > 1 ? absl::StrCat(" and ", shards.size() - 1, " more files") : "",
+        ": none of ", plan.tensors.size(), " tensors holds a weight"));
   }
   LayOutSlab(plan);
   SizeStaging(plan);

@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "kernels/device.h"
 #include "loader/checkpoint.h"
@@ -120,20 +121,29 @@ struct LoadPlan {
   PurposeBytes peak() const;
 };
 
-// Errors: INVALID_ARGUMENT for bad options (the field is named; a glob that matches no tensor is
+inline bool NeverCancelled() { return false; }
+
+// Asks `cancelled` at every tensor: a hundred thousand names and as many globs as are allowed take
+// seconds.
+//
+// Errors: CANCELLED; INVALID_ARGUMENT for bad options (the field is named; a glob that matches no
+// tensor is
 //   one); UNIMPLEMENTED for what this version cannot load; DATA_LOSS if a tensor's shape is not
 //   what the config says; FAILED_PRECONDITION if quantized_ratio is below min_quantized_ratio.
 absl::StatusOr<LoadPlan> MakeLoadPlan(const Checkpoint& checkpoint,
                                       const QuantizationSpec& quantization,
                                       const ServingSpec& serving, const DeviceTraits& traits,
-                                      int64_t staging_bytes);
+                                      int64_t staging_bytes,
+                                      absl::FunctionRef<bool()> cancelled = NeverCancelled);
 
 // What would make `plan` fit into `available_bytes`, the simplest first; each is checked by
-// arithmetic, none is a guess. Empty if it fits.
+// arithmetic, none is a guess. Empty if it fits. Takes as long as several plans; once `cancelled`,
+// fewer come of it.
 //
 // Requires: `limit_bytes`, the budget less the runtime reservation, is what would be available if
 //   no other model were loaded.
 std::vector<std::string> Remedies(const LoadPlan& plan, int64_t limit_bytes,
-                                  int64_t available_bytes);
+                                  int64_t available_bytes,
+                                  absl::FunctionRef<bool()> cancelled = NeverCancelled);
 
 }  // namespace nibble

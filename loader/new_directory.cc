@@ -236,6 +236,12 @@ absl::Status NewDirectory::WriteText(const std::string& file_name, absl::string_
   return status.ok() ? file->Close() : status;
 }
 
+absl::Status NewDirectory::Drop(const std::string& file_name) {
+  return unlinkat(directory_.get(), file_name.c_str(), 0) == 0
+             ? absl::OkStatus()
+             : ErrnoError(errno, absl::StrCat(path_, "/", file_name), "removing it");
+}
+
 absl::Status NewDirectory::Keep() {
   if (!aside()) {
     kept_ = true;

@@ -79,6 +79,9 @@ class NewDirectory {
   absl::StatusOr<NewFile> Create(const std::string& file_name);
   absl::Status WriteText(const std::string& file_name, absl::string_view text);
 
+  // Removes a file that was made in it.
+  absl::Status Drop(const std::string& file_name);
+
   // Ends it well: nothing is removed any more. Aside, it is now under its name.
   //
   // Errors: ALREADY_EXISTS if something has taken the name meanwhile; what errno says.

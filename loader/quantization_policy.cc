@@ -114,6 +114,11 @@ bool IsReadable(const PlannedTensor& tensor) {
   return tensor.form != SourceForm::kElements || AsFloatType(tensor.source_dtype).has_value();
 }
 
+// bitsandbytes has no 4 bits of nothing.
+bool HasElements(const PlannedTensor& tensor) {
+  return std::find(tensor.shape.begin(), tensor.shape.end(), 0) == tensor.shape.end();
+}
+
 absl::Status CheckFusedShape(const PlannedTensor& tensor) {
   if (!IsFused(tensor.weight.role)) {
     return absl::OkStatus();
@@ -195,6 +200,8 @@ absl::Status DecideFormat(const QuantizationSpec& spec, TensorGlobs::Choice choi
   }
   if (spec.format == Format::kAsStored) {
     Keep(tensor, "AS_STORED: nothing is quantized");
+  } else if (!HasElements(tensor)) {
+    Keep(tensor, "has no elements");
   } else if (choice == TensorGlobs::Choice::kKeep) {
     Keep(tensor, "kept by request");
   } else if (choice == TensorGlobs::Choice::kQuantize && tensor.shape.size() < 2) {

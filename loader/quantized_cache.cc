@@ -1,5 +1,6 @@
 #include "loader/quantized_cache.h"
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -10,10 +11,12 @@
 #include <cerrno>
 #include <ctime>
 #include <filesystem>
+#include <memory>
 #include <system_error>
 
-#include "absl/strings/match.h"
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "kernels/error_details.h"
 #include "loader/cache_manifest.h"
 #include "loader/checksum.h"
@@ -23,6 +26,7 @@ namespace {
 
 constexpr char kLockFileName[] = "nibble-cache-lock";
 constexpr absl::string_view kPartialInfix = ".partial-";  // NewDirectory's.
+constexpr size_t kPartialDigits = 8;
 constexpr int64_t kNanosecondsPerSecond = 1'000'000'000;
 
 std::string ManifestPath(const std::string& entry_name) {
@@ -31,8 +35,37 @@ std::string ManifestPath(const std::string& entry_name) {
 
 // Whether a directory of ours is called so while it is written.
 bool IsPartialName(absl::string_view name) {
-  return name.size() > kDigestCharacters && IsDigest(name.substr(0, kDigestCharacters)) &&
-         absl::StartsWith(name.substr(kDigestCharacters), kPartialInfix);
+  if (name.size() != kDigestCharacters + kPartialInfix.size() + kPartialDigits ||
+      !IsDigest(name.substr(0, kDigestCharacters))) {
+    return false;
+  }
+  name.remove_prefix(kDigestCharacters);
+  return absl::ConsumePrefix(&name, kPartialInfix) &&
+         std::all_of(name.begin(), name.end(), absl::ascii_isxdigit);
+}
+
+// A directory that is no link, or an invalid descriptor.
+FileDescriptor OpenDirectory(const FileDescriptor& parent, const std::string& name) {
+  return FileDescriptor(
+      openat(parent.get(), name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+}
+
+// Whether `path` is there, a regular file and no link.
+bool IsFile(const FileDescriptor& parent, const std::string& path) {
+  struct stat info = {};
+  return fstatat(parent.get(), path.c_str(), &info, AT_SYMLINK_NOFOLLOW) == 0 &&
+         S_ISREG(info.st_mode);
+}
+
+bool IsThere(const FileDescriptor& parent, const std::string& path) {
+  struct stat info = {};
+  return fstatat(parent.get(), path.c_str(), &info, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
+// Without O_NONBLOCK a FIFO in its place would wait for a writer for ever.
+FileDescriptor OpenManifest(const FileDescriptor& parent, const std::string& entry_name) {
+  return FileDescriptor(openat(parent.get(), ManifestPath(entry_name).c_str(),
+                               O_RDONLY | O_NONBLOCK | O_NOFOLLOW | O_NOCTTY | O_CLOEXEC));
 }
 
 // True where a file system has no locks, too: there an entry may be evicted from under a load,
@@ -77,13 +110,17 @@ absl::Status QuantizedCache::CheckWritable() const {
 }
 
 absl::StatusOr<HeldEntry> QuantizedCache::Find(const CacheKey& key, const LoadPlan& plan) const {
+  if (IsThere(directory_, ManifestPath(key.entry_name)) && !Contains(key)) {
+    return CacheFailure(kCacheManifestBroken,
+                        absl::StrCat(kManifestFileName, ": expected a regular file"));
+  }
   HeldEntry held;
-  held.hold = FileDescriptor(
-      openat(directory_.get(), ManifestPath(key.entry_name).c_str(), O_RDONLY | O_CLOEXEC));
+  held.hold = OpenManifest(directory_, key.entry_name);
   struct stat info = {};
   // An eviction locks, then unlinks: whoever gets the lock after it sees that the file is no more.
   const bool found = held.hold.valid() && TryFlock(held.hold.get(), LOCK_SH) &&
-                     fstat(held.hold.get(), &info) == 0 && info.st_nlink > 0;
+                     fstat(held.hold.get(), &info) == 0 && S_ISREG(info.st_mode) &&
+                     info.st_nlink > 0;
   if (!found) {
     return absl::NotFoundError(absl::StrCat(path_, ": no entry ", key.entry_name));
   }
@@ -101,11 +138,18 @@ absl::StatusOr<HeldEntry> QuantizedCache::Find(const CacheKey& key, const LoadPl
 }
 
 bool QuantizedCache::Contains(const CacheKey& key) const {
-  return faccessat(directory_.get(), ManifestPath(key.entry_name).c_str(), F_OK, 0) == 0;
+  return IsFile(directory_, ManifestPath(key.entry_name));
 }
 
-void QuantizedCache::Discard(const CacheKey& key) const {
-  unlinkat(directory_.get(), ManifestPath(key.entry_name).c_str(), 0);
+// One step makes it no entry and says whose it was, whatever stands in the manifest's place.
+absl::Status QuantizedCache::Discard(const CacheKey& key) const {
+  const FileDescriptor entry = OpenDirectory(directory_, key.entry_name);
+  if (entry.valid() &&
+      renameat(entry.get(), kManifestFileName.data(), entry.get(), kLeftoverFileName.data()) == 0) {
+    return absl::OkStatus();
+  }
+  return errno == ENOENT ? absl::OkStatus()
+                         : ErrnoStatus(errno, absl::StrCat(path_, "/", key.entry_name));
 }
 
 absl::StatusOr<CacheLock> QuantizedCache::Lock() const {
@@ -133,27 +177,55 @@ std::vector<std::string> QuantizedCache::List() const {
 int64_t QuantizedCache::RemoveLeftovers(const CacheLock&) const {
   int64_t count = 0;
   for (const std::string& name : List()) {
-    const bool left =
-        IsPartialName(name) ||
-        (IsDigest(name) && faccessat(directory_.get(), ManifestPath(name).c_str(), F_OK, 0) != 0);
-    count += left && Remove(name) ? 1 : 0;
+    const bool marked = IsThere(directory_, absl::StrCat(name, "/", kLeftoverFileName));
+    const bool has_manifest = IsFile(directory_, ManifestPath(name));
+    bool removed = false;
+    if (IsPartialName(name)) {
+      // Its writer may have been killed before it could put anything into it.
+      removed = marked || has_manifest
+                    ? Remove(name)
+                    : unlinkat(directory_.get(), name.c_str(), AT_REMOVEDIR) == 0;
+    } else if (IsDigest(name) && marked && !has_manifest) {
+      removed = Remove(name);
+    }
+    count += removed ? 1 : 0;
   }
   return count;
 }
 
-// Removes a directory of ours, its manifest first.
+// Removes a directory of ours. Its manifest becomes the mark of a leftover first, and that goes
+// last: whoever finds a part of it knows whose it is. We make no directories in it, so one with
+// something in it is somebody else's, and stays.
 bool QuantizedCache::Remove(const std::string& name) const {
-  unlinkat(directory_.get(), ManifestPath(name).c_str(), 0);
-  std::error_code error;
-  std::filesystem::remove_all(absl::StrCat(path_, "/", name), error);
-  return !error;
+  FileDescriptor entry = OpenDirectory(directory_, name);
+  if (!entry.valid()) {
+    return false;
+  }
+  renameat(entry.get(), kManifestFileName.data(), entry.get(), kLeftoverFileName.data());
+  const std::unique_ptr<DIR, int (*)(DIR*)> stream(fdopendir(entry.get()), closedir);
+  if (stream == nullptr) {
+    return false;
+  }
+  const int fd = entry.Release();  // The stream's.
+  while (const dirent* found = readdir(stream.get())) {
+    const absl::string_view file_name = found->d_name;
+    if (file_name != "." && file_name != ".." && file_name != kLeftoverFileName &&
+        unlinkat(fd, found->d_name, 0) != 0 && unlinkat(fd, found->d_name, AT_REMOVEDIR) != 0) {
+      return false;
+    }
+  }
+  return (unlinkat(fd, kLeftoverFileName.data(), 0) == 0 ||
+          unlinkat(fd, kLeftoverFileName.data(), AT_REMOVEDIR) == 0) &&
+         unlinkat(directory_.get(), name.c_str(), AT_REMOVEDIR) == 0;
 }
 
 std::vector<QuantizedCache::StoredEntry> QuantizedCache::Entries() const {
   std::vector<StoredEntry> entries;
   for (const std::string& name : List()) {
     struct stat info = {};
-    if (!IsDigest(name) || fstatat(directory_.get(), ManifestPath(name).c_str(), &info, 0) != 0) {
+    const bool found = IsDigest(name) && fstatat(directory_.get(), ManifestPath(name).c_str(),
+                                                 &info, AT_SYMLINK_NOFOLLOW) == 0;
+    if (!found || !S_ISREG(info.st_mode)) {
       continue;
     }
     StoredEntry stored{name, 0, info.st_mtim.tv_sec * kNanosecondsPerSecond + info.st_mtim.tv_nsec};
@@ -197,8 +269,7 @@ absl::StatusOr<int64_t> QuantizedCache::MakeRoom(const CacheLock&, int64_t bytes
     if (fits()) {
       break;
     }
-    FileDescriptor manifest(
-        openat(directory_.get(), ManifestPath(entry.name).c_str(), O_RDONLY | O_CLOEXEC));
+    FileDescriptor manifest = OpenManifest(directory_, entry.name);
     if (manifest.valid() && TryFlock(manifest.get(), LOCK_EX)) {
       used_bytes -= entry.bytes;
       free_bytes += entry.bytes;

@@ -7,7 +7,9 @@
 //   DIR/0123...cdef.partial-89abcdef/       one that is being written, or was when its writer died
 //
 // Several daemons may share a directory. An entry appears by one rename, with everything in it on
-// the disk, and ends with its manifest: a directory without one is no entry.
+// the disk, and ends with its manifest: a directory without one is no entry. What is not an entry
+// yet or any more holds the file nibble-cache-leftover; nothing else is ever removed, whatever it
+// is called.
 
 #pragma once
 
@@ -20,6 +22,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "loader/cache_entry.h"
 #include "loader/cache_key.h"
 #include "loader/load_plan.h"
@@ -27,6 +30,10 @@
 #include "loader/open_beneath.h"
 
 namespace nibble {
+
+// The first file of a directory that is written, dropped at its end; what the manifest of one that
+// goes is renamed to.
+inline constexpr absl::string_view kLeftoverFileName = "nibble-cache-leftover";
 
 // How much the entries of a cache may take together.
 struct CacheLimit {
@@ -68,20 +75,23 @@ class QuantizedCache {
 
   // The entry of a load, checked as OpenCacheEntry does, and marked as used.
   //
-  // Errors: NOT_FOUND if there is none, or it is just being evicted; those of OpenCacheEntry.
+  // Errors: NOT_FOUND if there is none, or it is just being evicted; those of OpenCacheEntry, one
+  // of which is for a manifest that is no regular file.
   absl::StatusOr<HeldEntry> Find(const CacheKey& key, const LoadPlan& plan) const;
 
-  // Whether there is an entry, sound or not.
+  // Whether there is an entry, sound or not: a directory with a file for a manifest.
   bool Contains(const CacheKey& key) const;
 
-  // Makes an entry that cannot be used none, so that it can be written anew. What fails is left to
-  // be found again.
-  void Discard(const CacheKey& key) const;
+  // Makes an entry that cannot be used none, so that it can be written anew.
+  //
+  // Errors: what the system says; the entry is left to be found again.
+  absl::Status Discard(const CacheKey& key) const;
 
   // Errors: UNAVAILABLE while somebody else holds it; what the system says.
   absl::StatusOr<CacheLock> Lock() const;
 
-  // Removes what killed writers and evictions have left behind. Returns how many directories.
+  // Removes what killed writers and evictions have left behind: what has a name of ours and
+  // kLeftoverFileName in it. Returns how many directories.
   int64_t RemoveLeftovers(const CacheLock& lock) const;
 
   // Evicts entries, the least recently used first, until `bytes` more fit on the disk and into the

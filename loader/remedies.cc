@@ -6,6 +6,7 @@
 #include <utility>
 #include <vector>
 
+#include "absl/functional/function_ref.h"
 #include "absl/strings/str_cat.h"
 #include "loader/glob.h"
 #include "loader/load_plan.h"
@@ -15,8 +16,12 @@
 namespace nibble {
 namespace {
 
-// `plan` with other options, laid out anew. What the options cannot do leaves no plan.
-std::optional<LoadPlan> Replan(const LoadPlan& plan, const QuantizationSpec& quantization) {
+using Cancelled = absl::FunctionRef<bool()>;
+
+// `plan` with other options, laid out anew. What the options cannot do leaves no plan; nor does it
+// once nobody wants one.
+std::optional<LoadPlan> Replan(const LoadPlan& plan, const QuantizationSpec& quantization,
+                               Cancelled cancelled) {
   if (!Validate(quantization).ok()) {
     return std::nullopt;
   }
@@ -24,6 +29,9 @@ std::optional<LoadPlan> Replan(const LoadPlan& plan, const QuantizationSpec& qua
   changed.quantization = quantization;
   TensorGlobs globs(changed.quantization);
   for (PlannedTensor& tensor : changed.tensors) {
+    if (cancelled()) {
+      return std::nullopt;
+    }
     if (tensor.loaded &&
         !DecideFormat(changed.quantization, globs.Match(tensor.name), plan.partly_quantized, tensor)
              .ok()) {
@@ -75,21 +83,24 @@ struct Change {
   QuantizationSpec quantization;
 };
 
-bool Fits(const LoadPlan& plan, const QuantizationSpec& quantization, int64_t available_bytes) {
-  const std::optional<LoadPlan> changed = Replan(plan, quantization);
+bool Fits(const LoadPlan& plan, const QuantizationSpec& quantization, int64_t available_bytes,
+          Cancelled cancelled) {
+  const std::optional<LoadPlan> changed = Replan(plan, quantization, cancelled);
   return changed.has_value() && changed->peak_bytes() <= available_bytes;
 }
 
 // The smallest larger block size with which `change` fits, or the largest there is: more elements a
 // scale cost accuracy, so not more than needed.
-Change WithLargerBlocks(const LoadPlan& plan, Change change, int64_t available_bytes) {
+Change WithLargerBlocks(const LoadPlan& plan, Change change, int64_t available_bytes,
+                        Cancelled cancelled) {
   int64_t& block_size = change.quantization.block_size;
   if (block_size == kBlockSizeMax) {
     return change;
   }
   do {
     block_size *= 2;
-  } while (block_size < kBlockSizeMax && !Fits(plan, change.quantization, available_bytes));
+  } while (block_size < kBlockSizeMax &&
+           !Fits(plan, change.quantization, available_bytes, cancelled));
   absl::StrAppend(&change.flags, change.flags.empty() ? "" : " ", "--block-size ", block_size);
   return change;
 }
@@ -104,24 +115,25 @@ Change WithQuantizedTables(const LoadPlan& plan) {
 }
 
 // Ways to a smaller slab: one option at a time, and both if neither is enough.
-std::vector<Change> SmallerSlabs(const LoadPlan& plan, int64_t available_bytes) {
+std::vector<Change> SmallerSlabs(const LoadPlan& plan, int64_t available_bytes,
+                                 Cancelled cancelled) {
   if (plan.quantization.format == Format::kAsStored) {
     Change change{"--format nf4", plan.quantization};
     change.quantization.format = Format::kNf4;
     return {std::move(change)};
   }
   const Change tables = WithQuantizedTables(plan);
-  const Change blocks = WithLargerBlocks(plan, {"", plan.quantization}, available_bytes);
+  const Change blocks = WithLargerBlocks(plan, {"", plan.quantization}, available_bytes, cancelled);
   std::vector<Change> changes;
   bool enough = false;
   for (const Change& change : {tables, blocks}) {
     if (!change.flags.empty()) {
       changes.push_back(change);
-      enough = enough || Fits(plan, change.quantization, available_bytes);
+      enough = enough || Fits(plan, change.quantization, available_bytes, cancelled);
     }
   }
   if (!enough && changes.size() == 2) {
-    changes.push_back(WithLargerBlocks(plan, tables, available_bytes));
+    changes.push_back(WithLargerBlocks(plan, tables, available_bytes, cancelled));
   }
   return changes;
 }
@@ -129,7 +141,7 @@ std::vector<Change> SmallerSlabs(const LoadPlan& plan, int64_t available_bytes) 
 }  // namespace
 
 std::vector<std::string> Remedies(const LoadPlan& plan, int64_t limit_bytes,
-                                  int64_t available_bytes) {
+                                  int64_t available_bytes, Cancelled cancelled) {
   std::vector<std::string> remedies;
   if (plan.peak_bytes() <= available_bytes) {
     return remedies;
@@ -144,8 +156,8 @@ std::vector<std::string> Remedies(const LoadPlan& plan, int64_t limit_bytes,
                                     "MiB (peak ", PeakWithStaging(plan, staging_bytes), " bytes)"));
   }
   const size_t without_options = remedies.size();
-  for (const Change& change : SmallerSlabs(plan, available_bytes)) {
-    const std::optional<LoadPlan> changed = Replan(plan, change.quantization);
+  for (const Change& change : SmallerSlabs(plan, available_bytes, cancelled)) {
+    const std::optional<LoadPlan> changed = Replan(plan, change.quantization, cancelled);
     if (!changed.has_value()) {
       continue;
     }

@@ -2,7 +2,9 @@
 
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "kernels/check.h"
+#include "kernels/error_details.h"
 #include "loader/cache_writer.h"
 #include "server/host_memory.h"
 
@@ -125,7 +127,12 @@ void LoadCache::TellOutcome(const ModelEntry& entry, const Lookup& lookup,
   if (!fallback.ok()) {
     event.kind = CacheEvent::Kind::kFallback;
     event.why = fallback;
-    cache_->Discard(*lookup.key);
+    if (absl::Status kept = cache_->Discard(*lookup.key); !kept.ok()) {
+      event.why = WithDetails(
+          absl::Status(fallback.code(), absl::StrCat(fallback.message(),
+                                                     "; it cannot be removed: ", kept.message())),
+          DetailsOf(fallback));
+    }
   } else {
     event.kind = lookup.held.has_value() ? CacheEvent::Kind::kHit : CacheEvent::Kind::kMiss;
   }
@@ -177,6 +184,9 @@ absl::StatusOr<int64_t> LoadCache::WriteEntry(const CacheLock& lock, const Entry
   write.key = key;
   {
     MutexLock table_lock(table_.mutex());
+    if (entry->state != ModelState::kReady) {
+      return NotLoaded();  // An unload, which does not wait for us, may have taken the origin.
+    }
     write.plan = entry->plan->plan;
     write.config = entry->origin->config;
     write.config_json = entry->origin->config_json;

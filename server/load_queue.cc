@@ -71,6 +71,24 @@ std::string FormatsOf(const LoadPlan& plan) {
   return absl::StrJoin(formats, ", ");
 }
 
+// What is at once said of how a plan stands.
+void SetFigures(const LedgerSnapshot& ledger, PlanAnswer& answer) {
+  answer.limit_bytes = ledger.limit_bytes;
+  answer.available_bytes = ledger.available_bytes();
+}
+
+// What a plan that does not fit could be helped by: more plans, each of which may take a second.
+void AddRemedies(const LedgerSnapshot& ledger, absl::FunctionRef<bool()> cancelled,
+                 PlanAnswer& answer) {
+  // What runtime holds cannot be unloaded, so no remedy may count on it.
+  answer.remedies = Remedies(*answer.plan, answer.limit_bytes - ledger.reserved[Purpose::kRuntime],
+                             answer.available_bytes, cancelled);
+}
+
+absl::Status Cancelled(const ModelEntry& entry) {
+  return absl::CancelledError(absl::StrCat(entry.request.model, ": cancelled"));
+}
+
 absl::Status WithRemedies(const absl::Status& refused, const PlanAnswer& answer) {
   ErrorDetails details = DetailsOf(refused);
   details.remedies = answer.remedies;
@@ -82,13 +100,14 @@ absl::Status WithRemedies(const absl::Status& refused, const PlanAnswer& answer)
 absl::StatusOr<PlannedCheckpoint> OpenAndPlan(std::shared_ptr<const CheckpointDirectory> directory,
                                               const QuantizationSpec& quantization,
                                               const ServingSpec& serving,
-                                              const DeviceTraits& traits, int64_t staging_bytes) {
+                                              const DeviceTraits& traits, int64_t staging_bytes,
+                                              absl::FunctionRef<bool()> cancelled) {
   absl::StatusOr<Checkpoint> checkpoint = OpenCheckpoint(std::move(directory));
   if (!checkpoint.ok()) {
     return checkpoint.status();
   }
   absl::StatusOr<LoadPlan> plan =
-      MakeLoadPlan(*checkpoint, quantization, serving, traits, staging_bytes);
+      MakeLoadPlan(*checkpoint, quantization, serving, traits, staging_bytes, cancelled);
   if (!plan.ok()) {
     return plan.status();
   }
@@ -103,13 +122,10 @@ absl::StatusOr<PlannedCheckpoint> OpenAndPlan(std::shared_ptr<const CheckpointDi
 
 PlanAnswer Compare(std::shared_ptr<const LoadPlan> plan, const LedgerSnapshot& ledger) {
   PlanAnswer answer;
-  answer.limit_bytes = ledger.limit_bytes;
-  answer.available_bytes = ledger.available_bytes();
-  // What runtime holds cannot be unloaded, so no remedy may count on it.
-  answer.remedies = Remedies(*plan, answer.limit_bytes - ledger.reserved[Purpose::kRuntime],
-                             answer.available_bytes);
   answer.formats = FormatsOf(*plan);
   answer.plan = std::move(plan);
+  SetFigures(ledger, answer);
+  AddRemedies(ledger, NeverCancelled, answer);
   return answer;
 }
 
@@ -193,9 +209,9 @@ void LoadQueue::TellWhy(const absl::Status& failure) {
 
 absl::StatusOr<LoadedModel> LoadQueue::CarryOut(
     const EntryPointer& entry, std::shared_ptr<const CheckpointDirectory> directory) {
-  absl::StatusOr<PlannedCheckpoint> planned =
-      OpenAndPlan(std::move(directory), entry->request.quantization, entry->request.serving,
-                  device_.traits(), options_.staging_bytes);
+  absl::StatusOr<PlannedCheckpoint> planned = OpenAndPlan(
+      std::move(directory), entry->request.quantization, entry->request.serving, device_.traits(),
+      options_.staging_bytes, [&entry]() -> bool { return entry->cancelled; });
   if (!planned.ok()) {
     return planned.status();
   }
@@ -277,24 +293,42 @@ absl::StatusOr<std::unique_ptr<Weights>> LoadQueue::LoadFromEither(
   return weights;
 }
 
-// Under one lock, so that the plan's callers are told the figures by which it is decided, and a
-// model is seen LOADING exactly when its share is reserved.
+// Decides under one lock, so that the plan's callers are told the figures by which it is decided,
+// and a model is seen LOADING exactly when its share is reserved. What could help one that is
+// refused is worked out when it is, without the lock, from the same figures.
 absl::StatusOr<VramBudget::Reservation> LoadQueue::Begin(
     const EntryPointer& entry, const std::shared_ptr<const LoadPlan>& plan) {
+  PlanAnswer answer;
+  answer.formats = FormatsOf(*plan);
+  answer.plan = plan;
+  LedgerSnapshot ledger;
+  absl::Status refused;
+  {
+    MutexLock lock(table_.mutex());
+    if (entry->cancelled) {
+      return Cancelled(*entry);
+    }
+    ledger = budget_.Snapshot();
+    SetFigures(ledger, answer);
+    absl::StatusOr<VramBudget::Reservation> reservation =
+        budget_.Reserve(entry->request.model, plan->peak());
+    if (reservation.ok()) {
+      table_.SetPlan(*entry, std::move(answer));
+      entry->meter.Update(StartOf(*plan));
+      table_.BeginLoading(*entry);
+      return reservation;
+    }
+    refused = reservation.status();
+  }
+  AddRemedies(
+      ledger, [&entry]() -> bool { return entry->cancelled; }, answer);
+  refused = WithRemedies(refused, answer);
   MutexLock lock(table_.mutex());
   if (entry->cancelled) {
-    return absl::CancelledError(absl::StrCat(entry->request.model, ": cancelled"));
+    return Cancelled(*entry);
   }
-  PlanAnswer answer = Compare(plan, budget_.Snapshot());
-  table_.SetPlan(*entry, answer);
-  absl::StatusOr<VramBudget::Reservation> reservation =
-      budget_.Reserve(entry->request.model, plan->peak());
-  if (!reservation.ok()) {
-    return WithRemedies(reservation.status(), answer);
-  }
-  entry->meter.Update(StartOf(*plan));
-  table_.BeginLoading(*entry);
-  return reservation;
+  table_.SetPlan(*entry, std::move(answer));
+  return refused;
 }
 
 // The budget is a promise of ours; others on the card have made none.

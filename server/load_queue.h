@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/base/thread_annotations.h"
+#include "absl/functional/function_ref.h"
 #include "absl/status/statusor.h"
 #include "kernels/mutex.h"
 #include "server/engine/serving_plan.h"
@@ -25,9 +26,10 @@ struct PlannedCheckpoint {
 absl::StatusOr<PlannedCheckpoint> OpenAndPlan(std::shared_ptr<const CheckpointDirectory> directory,
                                               const QuantizationSpec& quantization,
                                               const ServingSpec& serving,
-                                              const DeviceTraits& traits, int64_t staging_bytes);
+                                              const DeviceTraits& traits, int64_t staging_bytes,
+                                              absl::FunctionRef<bool()> cancelled = NeverCancelled);
 
-// How `plan` stands against the ledger.
+// How `plan` stands against the ledger. Slow for one that does not fit (Remedies).
 PlanAnswer Compare(std::shared_ptr<const LoadPlan> plan, const LedgerSnapshot& ledger);
 
 // Owns max_loads threads, each of which carries out one load at a time: open, plan, reserve, load.

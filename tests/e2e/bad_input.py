@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import shutil
 import struct
 import sys
@@ -203,6 +204,16 @@ class BadInputTest(Case):
         self.assert_refused(nibble("synth", "llama-9b", self.path("x")), "NOT_FOUND", "llama-8b")
         self.assert_refused(nibble("synth", "llama-tiny", DEMO), "ALREADY_EXISTS")
         self.assert_refused(nibble("synth", "llama-tiny", "/proc/x"), "/proc/x")
+
+    def test_synth_under_a_limit_of_file_sizes_leaves_nothing(self):
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))  # For children, too.
+        try:
+            answer = nibble("synth", "llama-tiny", self.path("x"))
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        self.assert_refused(answer, "RESOURCE_EXHAUSTED", "no space left")
+        self.assertFalse(os.path.exists(self.path("x")))
 
 
 if __name__ == "__main__":

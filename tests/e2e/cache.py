@@ -17,6 +17,7 @@ from harness import MIB, Case, Daemon, main, plan, wait_until
 KILLS = int(os.environ.get("NIBBLE_CACHE_KILLS", "10"))
 SHAPE = os.environ.get("NIBBLE_CACHE_SHAPE", "llama-tiny")
 MANIFEST = "nibble-cache-manifest"
+LEFTOVER = "nibble-cache-leftover"  # What a manifest becomes when its entry is to go.
 
 
 class CacheTest(Case):
@@ -165,7 +166,7 @@ class CacheTest(Case):
         os.truncate(os.path.join(entry, MANIFEST), 10)
         self.expect_fallback(digest, "CACHE_MANIFEST")
         # Without a manifest it is none.
-        os.remove(os.path.join(entry, MANIFEST))
+        os.rename(os.path.join(entry, MANIFEST), os.path.join(entry, LEFTOVER))
         with self.daemon() as daemon:
             model = self.load(daemon, expected_from="SOURCE")
             self.assertEqual(model["cache_fallback"], "")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import struct
 
@@ -70,6 +71,18 @@ class Export(Case):
             self.assert_refused(daemon.run("export", "demo", self.target("out")),
                                 "FAILED_PRECONDITION", "nothing of the model is in 4 bits")
             self.assertEqual(os.listdir(self.root), [])
+
+    def test_a_limit_of_file_sizes_is_a_full_disk(self):
+        source = self.synth("llama-tiny")
+        with Daemon("--export-root", self.root, "--staging", "8MiB") as daemon:
+            self.assert_done(daemon.load("m", source))
+            pid = daemon.process.pid
+            before = resource.prlimit(pid, resource.RLIMIT_FSIZE, (100_000, resource.RLIM_INFINITY))
+            self.assert_refused(daemon.run("export", "m", self.target("out")),
+                                "RESOURCE_EXHAUSTED", "no space left")
+            self.assertEqual(os.listdir(self.root), [])
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, before)
+            self.assert_done(daemon.run("export", "m", self.target("out")))
 
     def test_leaves_nothing_when_interrupted_or_unloaded(self):
         source = self.synth("llama-1b", "--sparse")

@@ -234,5 +234,26 @@ TEST_F(ExportPlanTest, RefusesTwoTensorsOfOneName) {
   EXPECT_THAT(std::string(status.message()), HasSubstr("experts.0.w1.weight"));
 }
 
+// Beside W.absmax and its like these would be broken side tensors to whoever reads them.
+TEST_F(ExportPlanTest, RefusesWhatWouldBeTakenForASideTensorByName) {
+  const std::string owner = "model.layers.0.mlp.up_proj.weight";
+  for (const char* words : {".scale", ".scale.inverse", ".a.b.c"}) {
+    TinyCheckpoint checkpoint;
+    checkpoint.Add(owner, {64, 64}).Add(owner + words, {64});
+    const absl::Status status = Plan(checkpoint).Export().status();
+    if (std::string(words) == ".a.b.c") {
+      EXPECT_TRUE(status.ok()) << status;  // No reader takes it for one.
+      continue;
+    }
+    EXPECT_TRUE(absl::IsUnimplemented(status)) << status;
+    EXPECT_THAT(std::string(status.message()), HasSubstr(owner + words));
+    QuantizationSpec spec;
+    spec.keep = {owner};
+    TinyCheckpoint kept = checkpoint;
+    kept.Add("model.layers.0.mlp.down_proj.weight", {64, 64});
+    EXPECT_TRUE(Plan(kept, spec).Export().ok()) << "as the message says";
+  }
+}
+
 }  // namespace
 }  // namespace nibble

@@ -158,5 +158,24 @@ TEST(ShardedExportTest, IsReadByItsIndex) {
   EXPECT_TRUE(PlanesOf(second) == PlanesOf(first));
 }
 
+// Models have such weights where a rank or a count is 0; bitsandbytes has no 4 bits of nothing.
+TEST(EmptyMatrixExportTest, IsReadBackAsItWas) {
+  const std::string name = "model.layers.0.mlp.gate_proj.weight";
+  ScratchDirectory root;
+  TinyCheckpoint checkpoint;
+  checkpoint.Add("model.layers.0.mlp.up_proj.weight", {64, 64}).Add(name, {0, 4});
+  checkpoint.Write(root.path() / "source");
+  LoadedModel(root.path() / "source").Export(root.path() / "out");
+  const absl::StatusOr<Checkpoint> written = OpenForTest(root.path() / "out");
+  ASSERT_TRUE(written.ok()) << written.status();
+  const auto found = std::find_if(written->tensors.begin(), written->tensors.end(),
+                                  [&name](const auto& tensor) { return tensor.name == name; });
+  ASSERT_NE(found, written->tensors.end());
+  EXPECT_EQ(found->dtype, Dtype::kBf16);
+  EXPECT_EQ(found->shape, (std::vector<int64_t>{0, 4}));
+  EXPECT_FALSE(found->quantization.has_value());
+  EXPECT_EQ(written->tensors.size(), 2U);
+}
+
 }  // namespace
 }  // namespace nibble

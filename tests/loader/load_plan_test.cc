@@ -136,6 +136,17 @@ TEST(LoadPlanTest, RefusesAGlobThatMatchesNothing) {
   EXPECT_THAT(std::string(plan.status().message()), HasSubstr("model.layres.*"));
 }
 
+// bitsandbytes has no 4 bits of nothing.
+TEST(LoadPlanTest, KeepsAMatrixWithoutElementsEvenIfItIsToBeQuantized) {
+  QuantizationSpec spec;
+  spec.quantize = {"*.up_proj.weight"};
+  const absl::StatusOr<LoadPlan> plan = Headers().Add(kUp, {0, 4}).Add(kGate, {128, 64}).Plan(spec);
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_FALSE(Find(*plan, kUp).quantized());
+  EXPECT_EQ(Find(*plan, kUp).reason, "has no elements");
+  EXPECT_TRUE(Find(*plan, kGate).quantized());
+}
+
 TEST(LoadPlanTest, AsStoredKeepsEverything) {
   QuantizationSpec spec;
   spec.format = Format::kAsStored;
@@ -164,7 +175,8 @@ TEST(LoadPlanTest, ComparesShapesWithTheConfig) {
   const absl::StatusOr<LoadPlan> plan = headers.Add(kUp, {128, 72}).Plan();
   EXPECT_TRUE(absl::IsDataLoss(plan.status()));
   EXPECT_EQ(plan.status().message(),
-            absl::StrCat(kUp, ": expected [128, 64] from config.json, found [128, 72]"));
+            absl::StrCat("model.safetensors: ", kUp,
+                         ": expected [128, 64] from config.json, found [128, 72]"));
 }
 
 TEST(LoadPlanTest, NeverTakesIntegersOrForeignFloatsForWeights) {
@@ -174,6 +186,7 @@ TEST(LoadPlanTest, NeverTakesIntegersOrForeignFloatsForWeights) {
     EXPECT_TRUE(absl::IsUnimplemented(plan.status())) << DtypeName(dtype);
     EXPECT_THAT(std::string(plan.status().message()), HasSubstr(kUp));
     EXPECT_THAT(std::string(plan.status().message()), HasSubstr(std::string(DtypeName(dtype))));
+    EXPECT_THAT(std::string(plan.status().message()), HasSubstr("model.safetensors"));
   }
 }
 

@@ -131,21 +131,54 @@ TEST_F(QuantizedCacheTest, HasOneWriterAtATime) {
 }
 
 TEST_F(QuantizedCacheTest, RemovesWhatDeadWritersLeftAndNothingElse) {
+  const std::string mark(kLeftoverFileName);
   MakeEntry('a', 1000, 1);
-  MakeEntry('b', 1000, 1);
-  std::filesystem::remove(path() / Name('b') / std::string(kManifestFileName));
-  const std::string strange[] = {"mine", Name('c') + "x", "c.partial-00000000", "lost+found"};
+  MakeEntry('b', 1000, 1);  // Of which an eviction has got thus far.
+  std::filesystem::rename(path() / Name('b') / std::string(kManifestFileName),
+                          path() / Name('b') / mark);
+  for (const char* name : {".partial-0123abcd", ".partial-00000000", ".partial-00000001"}) {
+    std::filesystem::create_directory(path() / (Name('d') + name));
+  }
+  // Killed at its work, at the end of it, and before it began.
+  WriteFile(path() / (Name('d') + ".partial-0123abcd") / mark, "");
+  WriteFile(path() / (Name('d') + ".partial-0123abcd") / "model.safetensors", "half of it");
+  WriteFile(path() / (Name('d') + ".partial-00000000") / std::string(kManifestFileName), "");
+  const std::string strange[] = {"mine", Name('c') + "x", "c.partial-00000000", "lost+found",
+                                 Name('e') + ".partial-12345678x"};
   for (const std::string& name : strange) {
     std::filesystem::create_directory(path() / name);
+    WriteFile(path() / name / mark, "");
   }
-  std::filesystem::create_directory(path() / (Name('d') + ".partial-0123abcd"));
-  WriteFile(path() / (Name('d') + ".partial-0123abcd") / "model.safetensors", "half of it");
   const auto cache = Open();
   const absl::StatusOr<CacheLock> lock = cache->Lock();
   ASSERT_TRUE(lock.ok()) << lock.status();
-  EXPECT_EQ(cache->RemoveLeftovers(*lock), 2);
-  EXPECT_THAT(Names(), UnorderedElementsAre("a", strange[0], strange[1], strange[2], strange[3]));
+  EXPECT_EQ(cache->RemoveLeftovers(*lock), 4);
+  EXPECT_THAT(Names(), UnorderedElementsAre("a", strange[0], strange[1], strange[2], strange[3],
+                                            strange[4]));
   EXPECT_EQ(cache->RemoveLeftovers(*lock), 0);
+}
+
+// Others keep files under digests, too.
+TEST_F(QuantizedCacheTest, RemovesNobodyElsesFilesWhateverTheirDirectoryIsCalled) {
+  const std::string names[] = {Name('0'), Name('1') + ".partial-00000000"};
+  for (const std::string& name : names) {
+    std::filesystem::create_directories(path() / name / "photographs");
+    WriteFile(path() / name / "photographs" / "of.children", "only copy");
+    WriteFile(path() / name / "letter", "only copy");
+  }
+  const std::filesystem::path elsewhere = scratch_.path() / "elsewhere";
+  std::filesystem::create_directory(elsewhere);
+  WriteFile(elsewhere / std::string(kLeftoverFileName), "");
+  std::filesystem::create_directory_symlink(elsewhere, path() / Name('2'));
+  const auto cache = Open();
+  const absl::StatusOr<CacheLock> lock = cache->Lock();
+  ASSERT_TRUE(lock.ok()) << lock.status();
+  EXPECT_EQ(cache->RemoveLeftovers(*lock), 0);
+  for (const std::string& name : names) {
+    EXPECT_TRUE(std::filesystem::exists(path() / name / "photographs" / "of.children")) << name;
+    EXPECT_TRUE(std::filesystem::exists(path() / name / "letter")) << name;
+  }
+  EXPECT_TRUE(std::filesystem::exists(elsewhere / std::string(kLeftoverFileName)));
 }
 
 class FoundEntryTest : public QuantizedCacheTest {
@@ -201,12 +234,25 @@ TEST_F(FoundEntryTest, IsNotEvictedWhileItIsRead) {
   EXPECT_TRUE(absl::IsNotFound(cache->Find(key_, *plan_).status()));
 }
 
+TEST_F(FoundEntryTest, DoesNotWaitForAFifoInTheManifestsPlace) {
+  const auto cache = Open();
+  std::filesystem::remove(manifest_path());
+  ASSERT_EQ(mkfifo(manifest_path().c_str(), 0600), 0);
+  const absl::Status status = cache->Find(key_, *plan_).status();
+  EXPECT_TRUE(absl::IsDataLoss(status)) << status;
+  EXPECT_EQ(DetailsOf(status).reason, kCacheManifestBroken);
+  EXPECT_FALSE(cache->Contains(key_));
+  const absl::StatusOr<CacheLock> lock = cache->Lock();
+  EXPECT_EQ(cache->Measure().entry_count, 0);
+  EXPECT_TRUE(cache->MakeRoom(*lock, 1).ok());
+}
+
 TEST_F(FoundEntryTest, IsNoneOnceItIsDiscarded) {
   const auto cache = Open();
   OverwriteFile(manifest_path(), 0, "#");
   EXPECT_TRUE(absl::IsDataLoss(cache->Find(key_, *plan_).status()));
   EXPECT_TRUE(cache->Contains(key_));
-  cache->Discard(key_);
+  EXPECT_TRUE(cache->Discard(key_).ok());
   EXPECT_FALSE(cache->Contains(key_));
   EXPECT_TRUE(absl::IsNotFound(cache->Find(key_, *plan_).status()));
   EXPECT_EQ(cache->RemoveLeftovers(*cache->Lock()), 1);

@@ -1,8 +1,13 @@
 // The quantized cache as the registry uses it.
 
 #include <sys/file.h>
+#include <sys/inotify.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include <algorithm>
+#include <array>
+#include <climits>
 #include <filesystem>
 #include <functional>
 #include <string>
@@ -282,6 +287,45 @@ TEST_F(LoadCacheTest, ABrokenEntryIsSaidGivenUpAndWrittenAnew) {
   }
 }
 
+// What stands there is no file of ours: it is neither waited for nor read, and makes room for one.
+TEST_F(LoadCacheTest, WhateverStandsInTheManifestsPlaceIsGivenUp) {
+  Fill();
+  const std::filesystem::path manifest = Entries().front() / std::string(kManifestFileName);
+  const std::function<void()> stand_ins[] = {
+      [&] { ASSERT_EQ(mkfifo(manifest.c_str(), 0600), 0); },
+      [&] { std::filesystem::create_directory(manifest); },
+      [&] { std::filesystem::create_symlink("/dev/zero", manifest); },
+  };
+  for (const std::function<void()>& stand_in : stand_ins) {
+    std::filesystem::remove(manifest);
+    stand_in();
+    ASSERT_TRUE(Load("model").ok());
+    const CacheEvent fallback = events_.Next();
+    EXPECT_EQ(fallback.kind, Kind::kFallback);
+    EXPECT_EQ(DetailsOf(fallback.why).reason, kCacheManifestBroken);
+    const CacheEvent written = events_.Next();
+    EXPECT_EQ(written.kind, Kind::kWritten) << written.why;
+    ASSERT_TRUE(Unload("model").ok());
+  }
+}
+
+// A directory that only looks like an entry is told of, and kept.
+TEST_F(LoadCacheTest, AnEntryThatCannotBeRemovedIsSaid) {
+  Fill();
+  const std::filesystem::path manifest = Entries().front() / std::string(kManifestFileName);
+  std::filesystem::remove(manifest);
+  std::filesystem::create_directory(manifest);
+  WriteFile(manifest.parent_path() / std::string(kLeftoverFileName), "");  // Bars the way.
+  WriteFile(manifest / "diary", "");
+  ASSERT_TRUE(Load("model").ok());
+  const CacheEvent fallback = events_.Next();
+  EXPECT_EQ(fallback.kind, Kind::kFallback);
+  EXPECT_EQ(DetailsOf(fallback.why).reason, kCacheManifestBroken);
+  EXPECT_THAT(std::string(fallback.why.message()), HasSubstr("cannot be removed"));
+  EXPECT_EQ(events_.Next().kind, Kind::kNotWritten);
+  EXPECT_TRUE(std::filesystem::exists(manifest / "diary"));
+}
+
 TEST_F(LoadCacheTest, AChangedSourceMisses) {
   Fill();
   const std::filesystem::path shard = root_.path() / "tiny" / "model.safetensors";
@@ -445,10 +489,36 @@ TEST_F(LoadCacheTest, WithoutItsDirectoryThereIsOneWarningAndNoCache) {
 TEST_F(LoadCacheTest, RemovesWhatAKilledWriterLeft) {
   const std::filesystem::path partial = path() / (std::string(32, 'a') + ".partial-00000000");
   std::filesystem::create_directory(partial);
+  WriteFile(partial / std::string(kLeftoverFileName), "");
   WriteFile(partial / "model.safetensors", "half");
   registry();
   EXPECT_EQ(opened_.kind, Kind::kOpened);
   EXPECT_FALSE(std::filesystem::exists(partial));
+}
+
+// Between the lock and the first copy nothing holds the model: an unload may take it right then.
+TEST_F(LoadCacheTest, AModelMayGoWhileItsWriterRemovesWhatAnotherLeft) {
+  constexpr int kLeftFileCount = 20'000;  // Removing them takes longer than an unload.
+  registry();
+  const std::filesystem::path partial = path() / (std::string(32, 'a') + ".partial-00000000");
+  std::filesystem::create_directory(partial);
+  WriteFile(partial / std::string(kLeftoverFileName), "");
+  for (int index = 0; index < kLeftFileCount; ++index) {
+    WriteFile(partial / std::to_string(index), "");
+  }
+  const int watch = inotify_init1(IN_CLOEXEC);
+  ASSERT_GE(inotify_add_watch(watch, partial.c_str(), IN_DELETE), 0);
+  ASSERT_TRUE(Load("model").ok());
+  alignas(inotify_event) std::array<char, sizeof(inotify_event) + NAME_MAX + 1> deleted;
+  ASSERT_GT(read(watch, deleted.data(), deleted.size()), 0);  // It is at work.
+  close(watch);
+  ASSERT_TRUE(Unload("model").ok());
+  EXPECT_TRUE(std::filesystem::exists(partial)) << "or the unload came too late to show anything";
+  EXPECT_EQ(events_.Next().kind, Kind::kMiss);
+  const CacheEvent event = events_.Next();
+  EXPECT_EQ(event.kind, Kind::kNotWritten);
+  EXPECT_TRUE(absl::IsCancelled(event.why)) << event.why;
+  EXPECT_THAT(Entries(), IsEmpty());
 }
 
 TEST_F(LoadCacheTest, ALoadIsCancelledWhileItReadsTheEntry) {

@@ -3,7 +3,10 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
+#include <thread>
 
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "gmock/gmock.h"
 #include "tests/server/registry_fixture.h"
 #include "tests/support/recording_directory.h"
@@ -86,6 +89,40 @@ TEST_F(ModelBudgetTest, RefusesWithOneByteLessBeforeReadingAnything) {
   EXPECT_EQ(observer_.read_bytes(), 0);
   EXPECT_THAT(observer_.refused(), ElementsAre("BUDGET_EXCEEDED"));
   EXPECT_THAT(observer_.states("llama"), ElementsAre(ModelState::kQueued, ModelState::kFailed));
+}
+
+// What would help a refused load takes many plans. Meanwhile everybody else is answered: nobody
+// waits for half as long as that takes, though it is most of what the load does.
+TEST_F(ModelBudgetTest, RemediesAreWorkedOutWhileOthersAreAnswered) {
+  constexpr int kTensorCount = 5'000;
+  constexpr int kGlobCount = 64;
+  const std::string filler(60, 'a');
+  TinyCheckpoint checkpoint;
+  checkpoint.config_json = R"({"model_type":"unheard_of"})";
+  for (int index = 0; index < kTensorCount; ++index) {
+    checkpoint.Add(absl::StrCat(filler, index, ".weight"), {1, 32});
+  }
+  LoadRequest request = Request("large", "many");
+  for (int index = 0; index < kGlobCount; ++index) {
+    checkpoint.Add(absl::StrCat(filler, "b", index), {1});
+    request.quantization.keep.push_back(absl::StrCat("*", filler.substr(30), "*b", index));
+  }
+  checkpoint.Write(root_.path() / "many");
+  ASSERT_TRUE(budget_.SetLimit(1000).ok());
+  registry();
+  const absl::Time start = absl::Now();
+  const StartedLoad load = Start(request);
+  absl::Duration longest;
+  while (!load.listener->is_done()) {
+    const absl::Time asked = absl::Now();
+    static_cast<void>(registry().Get("large"));
+    longest = std::max(longest, absl::Now() - asked);
+    std::this_thread::yield();
+  }
+  const ErrorDetails details = DetailsOf(load.listener->AwaitDone().status());
+  EXPECT_EQ(details.reason, "BUDGET_EXCEEDED");
+  EXPECT_EQ(load.listener->AwaitPlan().remedies, details.remedies);
+  EXPECT_LT(longest, (absl::Now() - start) / 2);
 }
 
 TEST_F(ModelBudgetTest, ALoadRefusedBesideAnotherSucceedsAfterItsUnload) {
