@@ -232,8 +232,15 @@ absl::StatusOr<LoadedModel> LoadQueue::CarryOut(
   }
   LoadedModel model;
   model.weights = *std::move(weights);
-  StartEngine(entry, *planned, model);
-  model.text = ModelText::Load(*planned->checkpoint.directory, planned->checkpoint.config_json);
+  if (absl::Status status = StartEngine(entry, *planned, model); !status.ok()) {
+    return status;
+  }
+  absl::StatusOr<std::shared_ptr<const ModelText>> text =
+      ModelText::Load(*planned->checkpoint.directory, planned->checkpoint.config_json);
+  if (!text.ok()) {
+    return text.status();
+  }
+  model.text = *std::move(text);
   auto origin = std::make_unique<CheckpointOrigin>();
   origin->directory = std::move(planned->checkpoint.directory);
   origin->config = std::move(planned->checkpoint.config);
@@ -243,12 +250,14 @@ absl::StatusOr<LoadedModel> LoadQueue::CarryOut(
   return model;
 }
 
-// A model whose engine cannot be made is loaded all the same, for telemetry and export.
-void LoadQueue::StartEngine(const EntryPointer& entry, const PlannedCheckpoint& planned,
-                            LoadedModel& model) {
+// A model that we cannot compute is loaded all the same, for telemetry and export.
+//
+// Errors: what failed besides: the device, or memory.
+absl::Status LoadQueue::StartEngine(const EntryPointer& entry, const PlannedCheckpoint& planned,
+                                    LoadedModel& model) {
   if (!planned.serving.ok()) {
     model.engine_status = planned.serving.status();
-    return;
+    return absl::OkStatus();
   }
   const ServingPlan& serving = **planned.serving;
   model.observer = table_.NewEngineObserver(entry->request.model, device_);
@@ -257,9 +266,13 @@ void LoadQueue::StartEngine(const EntryPointer& entry, const PlannedCheckpoint& 
                      model.observer.get());
   if (engine.ok()) {
     model.engine = *std::move(engine);
-  } else {
-    model.engine_status = WithSubject(engine.status(), entry->request.model);
+    return absl::OkStatus();
   }
+  model.engine_status = WithSubject(engine.status(), entry->request.model);
+  const bool is_models = absl::IsUnimplemented(engine.status()) ||
+                         absl::IsFailedPrecondition(engine.status()) ||
+                         absl::IsDataLoss(engine.status());
+  return is_models ? absl::OkStatus() : model.engine_status;
 }
 
 // From the cache's entry of this load, if there is one, else from the source.

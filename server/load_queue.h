@@ -67,7 +67,8 @@ class LoadQueue {
                                                 const std::shared_ptr<const LoadPlan>& plan);
   absl::Status CheckDeviceHasRoom(const ModelEntry& entry, const LoadPlan& plan);
   void TellWhy(const absl::Status& failure);
-  void StartEngine(const EntryPointer& entry, const PlannedCheckpoint& planned, LoadedModel& model);
+  absl::Status StartEngine(const EntryPointer& entry, const PlannedCheckpoint& planned,
+                           LoadedModel& model);
   void Finish(const EntryPointer& entry, absl::StatusOr<LoadedModel> model);
 
   ModelTable& table_;

@@ -8,7 +8,7 @@ import sys
 
 from harness import REPOSITORY, Case, main, nibble
 
-COMMANDS = ["serve", "plan", "load", "unload", "ps", "memory", "export", "synth", "bench load",
+COMMANDS = ["serve", "plan", "load", "unload", "ps", "memory", "generate", "chat", "export", "synth", "bench load",
             "bench quantize", "version"]
 
 

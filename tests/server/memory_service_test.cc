@@ -106,7 +106,11 @@ TEST_F(MemoryServiceTest, SaysWhereEveryByteIs) {
   EXPECT_EQ(device.free_bytes(), device.total_bytes() - device.allocated_bytes());
   ASSERT_EQ(device.models_size(), 1);
   EXPECT_EQ(device.models(0).model(), "tiny");
-  EXPECT_EQ(device.models(0).weights_bytes(), device.reserved_bytes());
+  const v1::ModelMemory& model = device.models(0);
+  EXPECT_EQ(model.weights_bytes() + model.kv_cache_bytes() + model.workspace_bytes(),
+            device.reserved_bytes());
+  EXPECT_GT(model.kv_cache_bytes(), 0u);
+  EXPECT_GT(model.workspace_bytes(), 0u);
   EXPECT_EQ(device.models(0).allocated_bytes(), device.allocated_bytes());
   EXPECT_EQ(device.models(0).staging_bytes(), 0u) << "given back";
   EXPECT_GT(device.peak_allocated_bytes(), device.allocated_bytes()) << "staging was there";

@@ -44,7 +44,7 @@ class OpenAiRequestTest : public ::testing::Test {
   }
 
   const std::shared_ptr<const ModelText> text_ =
-      ModelText::Load(**ResolveSource({NIBBLE_TEST_DATA}, "demo-model"), "{}");
+      *ModelText::Load(**ResolveSource({NIBBLE_TEST_DATA}, "demo-model"), "{}");
 };
 
 TEST_F(OpenAiRequestTest, ReadsEveryOptionOfACompletion) {

@@ -15,32 +15,53 @@ using Json = nlohmann::json;
 constexpr int64_t kTokenizerBytesMax = int64_t{64} << 20;
 constexpr int64_t kSmallFileBytesMax = int64_t{4} << 20;
 
-// Errors: those of opening; RESOURCE_EXHAUSTED if it is longer than that.
-absl::StatusOr<std::string> ReadWhole(const CheckpointDirectory& directory,
-                                      absl::string_view file_name, int64_t bytes_max) {
-  const absl::StatusOr<std::unique_ptr<ReadOnlyFile>> file = directory.Open(file_name);
-  if (!file.ok()) {
-    return file.status();
+// The small files of a checkpoint. What its files say wrong is told when it is used; a file that is
+// there and cannot be read is a failure of its own.
+class SmallFiles {
+ public:
+  explicit SmallFiles(const CheckpointDirectory& directory) : directory_(directory) {}
+
+  // Errors: those of opening; RESOURCE_EXHAUSTED if it is longer than that.
+  absl::StatusOr<std::string> Read(absl::string_view file_name, int64_t bytes_max) {
+    absl::StatusOr<std::string> text = ReadWhole(file_name, bytes_max);
+    if (absl::IsInternal(text.status()) || absl::IsDataLoss(text.status())) {
+      failure_.Update(text.status());
+    }
+    return text;
   }
-  const absl::StatusOr<FileIdentity> identity = (*file)->Identify();
-  if (!identity.ok()) {
-    return identity.status();
+
+  // The first file that could not be read.
+  const absl::Status& failure() const { return failure_; }
+
+ private:
+  absl::StatusOr<std::string> ReadWhole(absl::string_view file_name, int64_t bytes_max) {
+    const absl::StatusOr<std::unique_ptr<ReadOnlyFile>> file = directory_.Open(file_name);
+    if (!file.ok()) {
+      return file.status();
+    }
+    const absl::StatusOr<FileIdentity> identity = (*file)->Identify();
+    if (!identity.ok()) {
+      return identity.status();
+    }
+    if (identity->bytes > bytes_max) {
+      return absl::ResourceExhaustedError(absl::StrCat(file_name, ": expected at most ", bytes_max,
+                                                       " bytes, found ", identity->bytes));
+    }
+    std::string text(static_cast<size_t>(identity->bytes), '\0');
+    if (absl::Status status = (*file)->Read(0, std::as_writable_bytes(std::span(text)));
+        !status.ok()) {
+      return status;
+    }
+    return text;
   }
-  if (identity->bytes > bytes_max) {
-    return absl::ResourceExhaustedError(absl::StrCat(file_name, ": expected at most ", bytes_max,
-                                                     " bytes, found ", identity->bytes));
-  }
-  std::string text(static_cast<size_t>(identity->bytes), '\0');
-  if (absl::Status status = (*file)->Read(0, std::as_writable_bytes(std::span(text)));
-      !status.ok()) {
-    return status;
-  }
-  return text;
-}
+
+  const CheckpointDirectory& directory_;
+  absl::Status failure_;
+};
 
 // An object, or an empty one where the file is missing or no JSON: these files only add to others.
-Json ReadObject(const CheckpointDirectory& directory, absl::string_view file_name) {
-  const absl::StatusOr<std::string> text = ReadWhole(directory, file_name, kSmallFileBytesMax);
+Json ReadObject(SmallFiles& files, absl::string_view file_name) {
+  const absl::StatusOr<std::string> text = files.Read(file_name, kSmallFileBytesMax);
   Json json = text.ok() ? Json::parse(*text, nullptr, false) : Json::object();
   return json.is_object() ? json : Json::object();
 }
@@ -65,10 +86,9 @@ std::vector<int32_t> StopTokens(const Json& config) {
   return ids;
 }
 
-GenerationDefaults ReadDefaults(const CheckpointDirectory& directory,
-                                absl::string_view config_json) {
+GenerationDefaults ReadDefaults(SmallFiles& files, absl::string_view config_json) {
   GenerationDefaults defaults;
-  const Json generation = ReadObject(directory, "generation_config.json");
+  const Json generation = ReadObject(files, "generation_config.json");
   RecipeReader reader(generation, "generation_config.json: ");
   SamplingOptions& sampling = defaults.sampling;
   const auto number = [&reader](absl::string_view key, float otherwise) {
@@ -101,15 +121,14 @@ GenerationDefaults ReadDefaults(const CheckpointDirectory& directory,
 }
 
 // A file's bytes; empty where it is missing.
-absl::StatusOr<std::string> ReadIfThere(const CheckpointDirectory& directory,
-                                        absl::string_view file_name) {
-  absl::StatusOr<std::string> text = ReadWhole(directory, file_name, kSmallFileBytesMax);
+absl::StatusOr<std::string> ReadIfThere(SmallFiles& files, absl::string_view file_name) {
+  absl::StatusOr<std::string> text = files.Read(file_name, kSmallFileBytesMax);
   return absl::IsNotFound(text.status()) ? "" : text;
 }
 
-absl::StatusOr<TemplateSet> ReadTemplates(const CheckpointDirectory& directory) {
-  const absl::StatusOr<std::string> config = ReadIfThere(directory, "tokenizer_config.json");
-  const absl::StatusOr<std::string> file = ReadIfThere(directory, "chat_template.jinja");
+absl::StatusOr<TemplateSet> ReadTemplates(SmallFiles& files) {
+  const absl::StatusOr<std::string> config = ReadIfThere(files, "tokenizer_config.json");
+  const absl::StatusOr<std::string> file = ReadIfThere(files, "chat_template.jinja");
   if (!config.ok() || !file.ok()) {
     return config.ok() ? file.status() : config.status();
   }
@@ -118,11 +137,11 @@ absl::StatusOr<TemplateSet> ReadTemplates(const CheckpointDirectory& directory) 
 
 }  // namespace
 
-std::shared_ptr<const ModelText> ModelText::Load(const CheckpointDirectory& directory,
-                                                 absl::string_view config_json) {
+absl::StatusOr<std::shared_ptr<const ModelText>> ModelText::Load(
+    const CheckpointDirectory& directory, absl::string_view config_json) {
   auto model = std::shared_ptr<ModelText>(new ModelText());
-  const absl::StatusOr<std::string> file =
-      ReadWhole(directory, "tokenizer.json", kTokenizerBytesMax);
+  SmallFiles files(directory);
+  const absl::StatusOr<std::string> file = files.Read("tokenizer.json", kTokenizerBytesMax);
   if (file.ok()) {
     model->tokenizer_ = ParseTokenizer("tokenizer.json", *file);
   } else if (absl::IsNotFound(file.status())) {
@@ -131,8 +150,11 @@ std::shared_ptr<const ModelText> ModelText::Load(const CheckpointDirectory& dire
   } else {
     model->tokenizer_ = file.status();
   }
-  model->templates_ = ReadTemplates(directory);
-  model->defaults_ = ReadDefaults(directory, config_json);
+  model->templates_ = ReadTemplates(files);
+  model->defaults_ = ReadDefaults(files, config_json);
+  if (!files.failure().ok()) {
+    return files.failure();
+  }
   return model;
 }
 

@@ -33,8 +33,10 @@ class ModelText {
   // Reads tokenizer.json, tokenizer_config.json, chat_template.jinja and generation_config.json, as
   // far as they are there. What is missing or broken is told when it is used: a model without a
   // tokenizer serves token ids.
-  static std::shared_ptr<const ModelText> Load(const CheckpointDirectory& directory,
-                                               absl::string_view config_json);
+  //
+  // Errors: those of a file that is there and cannot be read.
+  static absl::StatusOr<std::shared_ptr<const ModelText>> Load(const CheckpointDirectory& directory,
+                                                               absl::string_view config_json);
 
   // Errors: FAILED_PRECONDITION without tokenizer.json, or the error of reading it.
   absl::StatusOr<const Tokenizer*> tokenizer() const;
