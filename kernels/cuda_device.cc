@@ -88,10 +88,11 @@ absl::Status CudaDevice::Open(int queue_count) {
 
 // Does on zeros what most loads do: copies, quantizing by the largest magnitude, dequantizing, the
 // check for NaN. What the driver sets up at first use (its own copy and fill kernels, and channels
-// for as many queues as loads use at once) is then part of the runtime reservation, not of the first
-// load. The driver keeps the channels when the queues are gone (seen on an H200: the first load with
-// 8 queues took 4 MiB more than later ones). Left out are the kernels of scale search, 8-bit floats,
-// error statistics and double-quantized scales; what the driver may set up for those is not measured.
+// for as many queues as loads use at once) is then part of the runtime reservation, not of the
+// first load. The driver keeps the channels when the queues are gone (seen on an H200: the first
+// load with 8 queues took 4 MiB more than later ones). Left out are the kernels of scale search,
+// 8-bit floats, error statistics and double-quantized scales; what the driver may set up for those
+// is not measured.
 absl::Status CudaDevice::WarmUp(int queue_count) {
   const absl::StatusOr<DeviceSpan> memory = Allocate(kCudaTraits.granularity_bytes);
   if (!memory.ok()) {

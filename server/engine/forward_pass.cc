@@ -36,8 +36,7 @@ Activations Part(DeviceSpan span, int64_t first, int64_t groups, int64_t width,
 
 ForwardPass::ForwardPass(Device& device, const ModelRecipe& recipe, ModelWeights weights,
                          const ServingSizes& sizes, DeviceSpan kv_memory, DeviceSpan workspace)
-    : device_(device),
-      ops_(device.step_ops()),
+    : ops_(device.step_ops()),
       recipe_(recipe),
       weights_(std::move(weights)),
       sizes_(sizes),

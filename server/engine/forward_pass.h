@@ -73,7 +73,6 @@ class ForwardPass {
   absl::Status AddToHidden(const Step& step, DeviceSpan source);
   DeviceSpan ExpertTable(size_t layer, int which) const;
 
-  Device& device_;
   StepOps& ops_;
   const ModelRecipe recipe_;
   const ModelWeights weights_;
