@@ -142,19 +142,19 @@ TEST_P(EngineTest, GivesTheSameAnswersToManyAtOnce) {
   EXPECT_EQ(engine_->stats().pages_used, 0);
 }
 
-// A pool of one context and a half for eight sequences: some must begin anew.
+// A pool of two contexts for eight sequences: some must begin anew.
 TEST_P(EngineTest, GivesTheSameAnswersWhenPagesRunOut) {
   ServingSpec serving = CheckMode();
-  serving.max_context_tokens = 256;
+  serving.max_context_tokens = 128;
   Start(Format::kNf4, serving);
   std::vector<std::vector<int32_t>> alone;
   for (int32_t first = 0; first < 8; ++first) {
-    alone.push_back(Ask(Greedy({0, 506, 300 + first}, 120)).tokens);
+    alone.push_back(Ask(Greedy({0, 506, 300 + first}, 60)).tokens);
   }
   ASSERT_EQ(engine_->stats().preemptions, 0);
   std::vector<std::shared_ptr<Generation>> generations;
   for (int32_t first = 0; first < 8; ++first) {
-    generations.push_back(Submit(Greedy({0, 506, 300 + first}, 120)));
+    generations.push_back(Submit(Greedy({0, 506, 300 + first}, 60)));
   }
   for (size_t index = 0; index < generations.size(); ++index) {
     EXPECT_EQ(Collect(*generations[index]).tokens, alone[index]) << index;
@@ -253,12 +253,12 @@ TEST_P(EngineTest, CancelsAndGivesEverythingBack) {
 
 TEST_P(EngineTest, PausesForAClientThatDoesNotTakeItsTokens) {
   Start(Format::kNf4);
-  const auto slow = Submit(Greedy({0, 506, 507}, 900));
-  const auto quick = Submit(Greedy({0, 506, 508}, 900));
-  EXPECT_EQ(Collect(*quick).tokens.size(), 900u);
-  // The slow one has stopped at its queue's end, with 644 to go, until somebody takes them.
+  const auto slow = Submit(Greedy({0, 506, 507}, kGenerationQueueMax + 40));
+  const auto quick = Submit(Greedy({0, 506, 508}, kGenerationQueueMax + 40));
+  EXPECT_EQ(Collect(*quick).tokens.size(), kGenerationQueueMax + 40);
+  // The slow one has stopped at its queue's end, with 40 to go, until somebody takes them.
   EXPECT_EQ(engine_->stats().running, 1);
-  EXPECT_EQ(Collect(*slow).tokens.size(), 900u);
+  EXPECT_EQ(Collect(*slow).tokens.size(), kGenerationQueueMax + 40);
 }
 
 TEST_P(EngineTest, CancelsAClientThatNeverTakesItsTokens) {
