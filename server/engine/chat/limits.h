@@ -25,10 +25,10 @@ inline constexpr int kEvaluationDepthMax = 500;
 // it.
 inline constexpr int kValueDepthMax = 100;
 
-// A step is a node of the tree that is evaluated, an item that is visited, or so many bytes that are
-// copied or searched, or characters, names and items that are looked at one by one. So the steps
-// bound the time: the slowest of the loops in the tests takes 0.6 s on one core of an EPYC with
-// optimization. A conversation of a hundred turns takes about ten thousand; one of a million
+// A step is a node of the tree that is evaluated, an item that is visited, or so many bytes that
+// are copied or searched, or characters, names and items that are looked at one by one. So the
+// steps bound the time: the slowest of the loops in the tests takes 0.6 s on one core of an EPYC
+// with optimization. A conversation of a hundred turns takes about ten thousand; one of a million
 // tokens, some 5 MB, may go through each byte thirty times.
 inline constexpr int64_t kStepsMax = 3'000'000;
 inline constexpr int64_t kBytesPerStep = 64;
