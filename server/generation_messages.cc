@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <optional>
-#include <random>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -89,11 +88,6 @@ absl::StatusOr<std::string> RenderMessages(const ModelText& text, const PromptIn
     variables["tools"] = *std::move(tools);
   }
   return text.Render(std::move(variables));
-}
-
-uint64_t DrawSeed() {
-  std::random_device device;
-  return uint64_t{device()} << 32 | uint64_t{device()};
 }
 
 void ReadSampling(const v1::GenerateRequest& message, SamplingOptions& sampling) {

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <limits>
 #include <optional>
-#include <random>
 #include <utility>
 
 #include "absl/strings/numbers.h"
@@ -18,11 +17,6 @@ namespace nibble {
 namespace {
 
 constexpr int64_t kTokensMax = int64_t{1} << 40;  // More than any context; the engine stops at its.
-
-uint64_t DrawSeed() {
-  std::random_device device;
-  return uint64_t{device()} << 32 | uint64_t{device()};
-}
 
 // {"50256": -100}.
 void TakeLogitBias(RequestFields& fields, SamplingOptions& sampling) {

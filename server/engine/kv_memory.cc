@@ -26,10 +26,6 @@ int64_t PageBytes(const ModelRecipe& recipe, KvType type) {
   return 2 * recipe.attention_layer_count() * PlaneBytes(recipe, type, 1);
 }
 
-int64_t StateBytes(const ModelRecipe& recipe) {
-  return recipe.linear_layer_count() * 4 * (ConvolutionNumbers(recipe) + DeltaNumbers(recipe));
-}
-
 int64_t KvPoolBytes(const ModelRecipe& recipe, KvType type, int64_t page_count) {
   MemoryLayout layout;
   for (int64_t plane = 0; plane < 2 * recipe.attention_layer_count(); ++plane) {

@@ -1,5 +1,6 @@
 #include "server/engine/sampling_options.h"
 
+#include <random>
 #include <set>
 
 #include "absl/strings/str_cat.h"
@@ -37,6 +38,11 @@ absl::Status CheckBiases(const SamplingOptions& options, int64_t vocabulary_size
 }
 
 }  // namespace
+
+uint64_t DrawSeed() {
+  std::random_device device;
+  return uint64_t{device()} << 32 | uint64_t{device()};
+}
 
 absl::Status Validate(const SamplingOptions& options, int64_t vocabulary_size) {
   constexpr float kTemperatureMax = 100;

@@ -25,6 +25,9 @@ struct SamplingOptions {
   int64_t top_log_probabilities = -1;  // -1: none wanted; 0: of the token alone; up to 20.
 };
 
+// A seed for a request that gives none.
+uint64_t DrawSeed();
+
 // Errors: INVALID_ARGUMENT that names the field: NaN, negative temperature, top_p outside (0, 1],
 //   min_p outside [0, 1], penalties outside [-2, 2], repetition_penalty outside (0, 10], a bias
 //   outside [-100, 100] or of a token that is not in the vocabulary.

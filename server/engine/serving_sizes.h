@@ -42,9 +42,6 @@ struct ServingSizes {
 // Bytes of a page in all layers.
 int64_t PageBytes(const ModelRecipe& recipe, KvType type);
 
-// Bytes of a sequence's state in all layers of linear attention.
-int64_t StateBytes(const ModelRecipe& recipe);
-
 // Fills in what `serving` leaves to us: a context of at most 8192 tokens, 16 sequences, a KV cache
 // for two full contexts, chunks of 512 tokens.
 //
