@@ -18,26 +18,6 @@ constexpr size_t kExcerptBytes = 24;
 
 bool IsDigit(char c) { return c >= '0' && c <= '9'; }
 
-// Requires: `code` is a Unicode scalar value.
-void AppendUtf8(uint32_t code, std::string& text) {
-  const auto append = [&text](uint32_t byte) { text += static_cast<char>(byte); };
-  if (code < 0x80) {
-    append(code);
-  } else if (code < 0x800) {
-    append(0xC0 | code >> 6);
-    append(0x80 | (code & 0x3F));
-  } else if (code < 0x10000) {
-    append(0xE0 | code >> 12);
-    append(0x80 | (code >> 6 & 0x3F));
-    append(0x80 | (code & 0x3F));
-  } else {
-    append(0xF0 | code >> 18);
-    append(0x80 | (code >> 12 & 0x3F));
-    append(0x80 | (code >> 6 & 0x3F));
-    append(0x80 | (code & 0x3F));
-  }
-}
-
 }  // namespace
 
 JsonReader::JsonReader(absl::string_view json, const JsonRules& rules)

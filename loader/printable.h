@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include <cstdint>
 #include <string>
 
 #include "absl/strings/string_view.h"
@@ -10,6 +11,11 @@ namespace nibble {
 
 // Whether `text` is UTF-8: no overlong forms, no surrogates, nothing above U+10FFFF.
 bool IsUtf8(absl::string_view text);
+
+// Appends a character.
+//
+// Requires: `code` is a Unicode scalar value.
+void AppendUtf8(uint32_t code, std::string& text);
 
 // Whether `text` holds a control character: U+0000..001F, U+007F..009F.
 //

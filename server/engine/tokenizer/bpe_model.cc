@@ -79,7 +79,7 @@ void BpeModel::FillShortcuts() {
   short_ids_.resize(kShortCodes);
   for (uint32_t code = 0; code < kShortCodes; ++code) {
     std::string character;
-    AppendCode(code, character);
+    AppendUtf8(code, character);
     short_ids_[code] = find(character);
   }
   for (uint32_t byte = 0; byte < 256; ++byte) {

@@ -3,6 +3,7 @@
 #include <array>
 #include <cstdint>
 
+#include "loader/printable.h"
 #include "server/engine/tokenizer/utf8_text.h"
 
 namespace nibble {
@@ -38,7 +39,7 @@ static_assert(kAlphabet.codes[' '] == 0x120 && kAlphabet.codes['\n'] == 0x10A);
 
 void AppendByteLevel(absl::string_view bytes, std::string& text) {
   for (const char byte : bytes) {
-    AppendCode(kAlphabet.codes[static_cast<unsigned char>(byte)], text);
+    AppendUtf8(kAlphabet.codes[static_cast<unsigned char>(byte)], text);
   }
 }
 

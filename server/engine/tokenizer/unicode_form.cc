@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "kernels/check.h"
+#include "loader/printable.h"
 #include "server/engine/tokenizer/utf8_text.h"
 
 namespace nibble {
@@ -69,7 +70,7 @@ std::string ToUnicodeForm(absl::string_view text, UnicodeForm form) {
   std::string result;
   result.reserve(text.size());
   for (const utf8proc_int32_t code : codes) {
-    AppendCode(static_cast<uint32_t>(code), result);
+    AppendUtf8(static_cast<uint32_t>(code), result);
   }
   return result;
 }
@@ -83,7 +84,7 @@ std::string ToLowercase(absl::string_view text) {
     if (code == kCapitalIWithDot) {
       result += "i\xCC\x87";  // i and U+0307.
     } else {
-      AppendCode(static_cast<uint32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(code))),
+      AppendUtf8(static_cast<uint32_t>(utf8proc_tolower(static_cast<utf8proc_int32_t>(code))),
                  result);
     }
   }

@@ -74,25 +74,6 @@ size_t PreviousPosition(absl::string_view text, size_t position) {
   return position;
 }
 
-void AppendCode(uint32_t code, std::string& text) {
-  const auto append = [&text](uint32_t byte) { text += static_cast<char>(byte); };
-  if (code < 0x80) {
-    append(code);
-  } else if (code < 0x800) {
-    append(0xC0 | code >> 6);
-    append(0x80 | (code & 0x3F));
-  } else if (code < 0x10000) {
-    append(0xE0 | code >> 12);
-    append(0x80 | (code >> 6 & 0x3F));
-    append(0x80 | (code & 0x3F));
-  } else {
-    append(0xF0 | code >> 18);
-    append(0x80 | (code >> 12 & 0x3F));
-    append(0x80 | (code >> 6 & 0x3F));
-    append(0x80 | (code & 0x3F));
-  }
-}
-
 size_t FirstInvalidByte(absl::string_view text) {
   size_t position = 0;
   while (position < text.size()) {

@@ -30,9 +30,6 @@ uint32_t CodeAt(absl::string_view text, size_t position);
 // Requires: `text` is valid UTF-8 and 0 < position <= text.size().
 size_t PreviousPosition(absl::string_view text, size_t position);
 
-// Requires: `code` is a Unicode scalar value.
-void AppendCode(uint32_t code, std::string& text);
-
 // Where the first byte stands that does not belong to valid UTF-8; text.size() if there is none.
 size_t FirstInvalidByte(absl::string_view text);
 
