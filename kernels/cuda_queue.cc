@@ -33,6 +33,10 @@ absl::Status CudaEvent::Wait() {
   return context_.Check(cudaEventSynchronize(event_), "cudaEventSynchronize");
 }
 
+CudaRecording::~CudaRecording() {
+  context_.Check(cudaGraphExecDestroy(graph_), "cudaGraphExecDestroy").IgnoreError();
+}
+
 absl::StatusOr<std::unique_ptr<Queue>> CudaQueue::Create(CudaContext& context) {
   absl::Status status = context.MakeCurrent();
   if (!status.ok()) {
@@ -89,6 +93,47 @@ absl::Status CudaQueue::Record(Event& event) {
 
 absl::Status CudaQueue::Synchronize() {
   return context_.Check(cudaStreamSynchronize(stream_), "cudaStreamSynchronize");
+}
+
+absl::StatusOr<std::unique_ptr<Recording>> CudaQueue::RecordWork(
+    std::function<absl::Status()> work) {
+  absl::Status status = context_.MakeCurrent();
+  // Other threads go on allocating and copying meanwhile.
+  status.Update(context_.Check(cudaStreamBeginCapture(stream_, cudaStreamCaptureModeThreadLocal),
+                               "cudaStreamBeginCapture"));
+  if (!status.ok()) {
+    return status;
+  }
+  status = work();
+  // Ends the capture after an error too: the stream is of no use until then.
+  cudaGraph_t graph = nullptr;
+  status.Update(context_.Check(cudaStreamEndCapture(stream_, &graph), "cudaStreamEndCapture"));
+  cudaGraphExec_t executable = nullptr;
+  if (status.ok()) {
+    status = context_.Check(cudaGraphInstantiate(&executable, graph, 0), "cudaGraphInstantiate");
+  }
+  if (graph != nullptr) {
+    status.Update(context_.Check(cudaGraphDestroy(graph), "cudaGraphDestroy"));
+  }
+  if (executable == nullptr) {
+    return status;
+  }
+  auto recording = std::make_unique<CudaRecording>(context_, executable);
+  // Takes the device's memory now and not in the first replay.
+  status.Update(context_.Check(cudaGraphUpload(executable, stream_), "cudaGraphUpload"));
+  if (!status.ok()) {
+    return status;
+  }
+  return recording;
+}
+
+absl::Status CudaQueue::Replay(Recording& recording) {
+  absl::Status status = context_.MakeCurrent();
+  if (!status.ok()) {
+    return status;
+  }
+  return context_.Check(cudaGraphLaunch(static_cast<CudaRecording&>(recording).graph(), stream_),
+                        "cudaGraphLaunch");
 }
 
 }  // namespace nibble

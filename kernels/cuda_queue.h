@@ -28,6 +28,19 @@ class CudaEvent final : public Event {
   const cudaEvent_t event_;
 };
 
+// A graph, ready to be launched.
+class CudaRecording final : public Recording {
+ public:
+  CudaRecording(CudaContext& context, cudaGraphExec_t graph) : context_(context), graph_(graph) {}
+  ~CudaRecording() override;
+
+  cudaGraphExec_t graph() const { return graph_; }
+
+ private:
+  CudaContext& context_;
+  const cudaGraphExec_t graph_;
+};
+
 class CudaQueue final : public Queue {
  public:
   static absl::StatusOr<std::unique_ptr<Queue>> Create(CudaContext& context);
@@ -40,6 +53,9 @@ class CudaQueue final : public Queue {
   absl::Status CopyOnDevice(DeviceSpan source, DeviceSpan target) override;
   absl::Status Record(Event& event) override;
   absl::Status Synchronize() override;
+  absl::StatusOr<std::unique_ptr<Recording>> RecordWork(
+      std::function<absl::Status()> work) override;
+  absl::Status Replay(Recording& recording) override;
 
   cudaStream_t stream() const { return stream_; }
 

@@ -5,6 +5,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <span>
@@ -76,6 +77,12 @@ class Event {
   virtual absl::Status Wait() = 0;
 };
 
+// Work that a queue has recorded. Belongs to the queue's thread and must not outlive the queue.
+class Recording {
+ public:
+  virtual ~Recording() = default;
+};
+
 // An ordered queue of work. Calls return at once and the work runs in the order of the calls; what
 // they point to must stay valid until the work is done. They report errors of queueing; errors of
 // the work itself appear in Synchronize() and Event::Wait(). On the host device the work is done
@@ -97,6 +104,17 @@ class Queue {
   virtual absl::Status CopyOnDevice(DeviceSpan source, DeviceSpan target) = 0;
 
   virtual absl::Status Record(Event& event) = 0;
+
+  // Records what `work` queues on this queue, instead of running it: operations and copies on the
+  // device. Nothing in it may reach the host or wait. On CUDA a replay is one launch of a graph,
+  // whose memory (about 3.5 KiB an operation) is taken here; on the host `work` is called again.
+  //
+  // Errors: those of `work`; INTERNAL if the device cannot record it.
+  virtual absl::StatusOr<std::unique_ptr<Recording>> RecordWork(
+      std::function<absl::Status()> work) = 0;
+
+  // Queues what was recorded. Requires: by this queue.
+  virtual absl::Status Replay(Recording& recording) = 0;
 
   // Waits for everything queued so far.
   virtual absl::Status Synchronize() = 0;

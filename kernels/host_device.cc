@@ -27,6 +27,15 @@ class HostEvent final : public Event {
   absl::Status Wait() override { return absl::OkStatus(); }
 };
 
+class HostRecording final : public Recording {
+ public:
+  explicit HostRecording(std::function<absl::Status()> work) : work_(std::move(work)) {}
+  absl::Status Run() const { return work_(); }
+
+ private:
+  const std::function<absl::Status()> work_;
+};
+
 class HostQueue final : public Queue {
  public:
   absl::Status CopyToDevice(std::span<const std::byte> source, DeviceSpan target) override {
@@ -46,6 +55,14 @@ class HostQueue final : public Queue {
 
   absl::Status Record(Event&) override { return absl::OkStatus(); }
   absl::Status Synchronize() override { return absl::OkStatus(); }
+
+  absl::StatusOr<std::unique_ptr<Recording>> RecordWork(
+      std::function<absl::Status()> work) override {
+    return std::make_unique<HostRecording>(std::move(work));
+  }
+  absl::Status Replay(Recording& recording) override {
+    return static_cast<HostRecording&>(recording).Run();
+  }
 
  private:
   static absl::Status Copy(const std::byte* source, std::byte* target, size_t bytes) {

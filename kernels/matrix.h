@@ -44,6 +44,21 @@ struct MatrixPlanes {
 };
 static_assert(sizeof(MatrixPlanes) == 40, "device code reads tables of them");
 
+// How a matrix is multiplied with activations, which are fp32 on every path.
+enum class Arithmetic {
+  kFp32,  // Products and sums in fp32.
+  kBf16,  // Where the device is faster so: both factors of a product are rounded to bf16 first
+          // (each by at most 2^-9 of itself), sums are fp32. Weights that are F32 stay.
+};
+
+struct ProductOptions {
+  Arithmetic arithmetic = Arithmetic::kFp32;
+
+  // The order of sums depends on the matrix alone. Without it a kernel may be chosen by the bound
+  // of rows, so that a row's last digits depend on what else is in the batch.
+  bool batch_invariant = false;
+};
+
 struct Matrix {
   MatrixShape shape;
   MatrixPlanes planes;

@@ -3,8 +3,8 @@
 // memory, so that a step can be recorded once and replayed. Nothing here waits for the host or
 // allocates memory.
 //
-// Activations are fp32. Sums run in an order that depends on the matrix and on the bound of rows,
-// not on how many rows a step has: a sequence's numbers do not depend on what else is in the batch.
+// Activations are fp32. Sums run in an order that depends on the shapes and, unless ProductOptions
+// forbid it, on the bound of rows.
 
 #pragma once
 
@@ -50,6 +50,7 @@ struct LinearArgs {
   WeightVector bias;   // [N], or none
   Activations source;  // [M, K]
   Activations target;  // [M, N]; no overlap with the source
+  ProductOptions products;
 };
 
 // Turns each pair of the first 2 * frequency_count numbers of each group by position * frequency:
@@ -158,6 +159,7 @@ struct ExpertLinearArgs {
   DeviceSpan experts;  // int32 [M, top_k]
   Activations source;  // [M, K] or [M, top_k, K]
   Activations target;  // [M, top_k, N]
+  ProductOptions products;
 };
 
 // target[m] = sum over i of weights[m, i] * source[m, i].

@@ -182,6 +182,7 @@ absl::StatusOr<CheckedOptions> CheckOptions(const DaemonOptions& options) {
   checked.registry.cache_directory = options.cache_dir;
   checked.registry.cache_limit = options.cache_limit;
   checked.registry.max_loads = options.max_loads;
+  checked.registry.engine.products = options.products;
   checked.registry.loader.reader_count = options.reader_threads;
   checked.export_roots = *std::move(export_roots);
   return checked;

@@ -11,6 +11,7 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "kernels/matrix.h"
 #include "loader/load_plan.h"
 #include "server/model_registry.h"
 
@@ -34,6 +35,7 @@ struct DaemonOptions {
   std::string cache_dir;  // Of the quantized cache; empty: there is none.
   CacheLimit cache_limit;
   int max_loads = 2;
+  ProductOptions products;     // Of every model's engine.
   int reader_threads = 0;      // 0: as many as suit the device.
   int max_connections = 1024;  // Of both protocols together.
   absl::Duration drain_timeout = absl::Seconds(30);

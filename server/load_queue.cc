@@ -262,7 +262,7 @@ absl::Status LoadQueue::StartEngine(const EntryPointer& entry, const PlannedChec
   const ServingPlan& serving = **planned.serving;
   model.observer = table_.NewEngineObserver(entry->request.model, device_);
   absl::StatusOr<std::unique_ptr<Engine>> engine =
-      Engine::Create(device_, *model.weights, serving.recipe, serving.sizes, EngineOptions(),
+      Engine::Create(device_, *model.weights, serving.recipe, serving.sizes, options_.engine,
                      model.observer.get());
   if (engine.ok()) {
     model.engine = *std::move(engine);

@@ -185,6 +185,7 @@ struct RegistryOptions {
   LoaderOptions loader;
   std::string cache_directory;  // Empty: no quantized cache.
   CacheLimit cache_limit;
+  EngineOptions engine;
 };
 
 // Owns the models and the threads that load and unload them. Thread-safe.

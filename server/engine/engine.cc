@@ -25,14 +25,19 @@ absl::StatusOr<std::unique_ptr<Engine>> Engine::Create(Device& device, const Wei
   if (!queue.ok()) {
     return queue.status();
   }
-  auto pass = std::make_unique<ForwardPass>(device, recipe, *std::move(bound), sizes,
-                                            weights.kv_memory(), weights.workspace());
+  auto pass =
+      std::make_unique<ForwardPass>(device, recipe, *std::move(bound), sizes, options.products,
+                                    weights.kv_memory(), weights.workspace());
   if (absl::Status status = pass->Prepare(**queue); !status.ok()) {
     return status;
   }
+  absl::StatusOr<DecodeSteps> decode_steps = DecodeSteps::Record(**queue, *pass);
+  if (!decode_steps.ok()) {
+    return decode_steps.status();
+  }
   try {
-    return std::unique_ptr<Engine>(
-        new Engine(std::make_unique<Loop>(*std::move(queue), std::move(pass), options, observer)));
+    return std::unique_ptr<Engine>(new Engine(std::make_unique<Loop>(
+        *std::move(queue), std::move(pass), *std::move(decode_steps), options, observer)));
   } catch (const std::system_error& error) {
     return absl::ResourceExhaustedError(absl::StrCat("no thread for an engine: ", error.what()));
   }

@@ -11,6 +11,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "kernels/device.h"
+#include "kernels/matrix.h"
 #include "loader/weights.h"
 #include "server/engine/generation.h"
 #include "server/engine/model_recipe.h"
@@ -19,6 +20,7 @@
 namespace nibble {
 
 struct EngineOptions {
+  ProductOptions products;
   int64_t waiting_max = 256;  // Requests that wait; more are refused.
   absl::Duration paused_max = absl::Minutes(1);
 };

@@ -18,12 +18,13 @@ bool IsHybrid(const ModelRecipe& recipe) { return recipe.linear_layer_count() > 
 }  // namespace
 
 Engine::Loop::Loop(std::unique_ptr<Queue> queue, std::unique_ptr<ForwardPass> pass,
-                   const EngineOptions& options, EngineObserver* observer)
+                   DecodeSteps decode_steps, const EngineOptions& options, EngineObserver* observer)
     : queue_(std::move(queue)),
       pass_(std::move(pass)),
       options_(options),
       observer_(observer),
       doorbell_(std::make_shared<Doorbell>([this]() { Wake(); })),
+      decode_steps_(std::move(decode_steps)),
       pool_(pass_->sizes().page_count, !IsHybrid(pass_->recipe())),
       inputs_(pass_->sizes().limits),
       sampling_(pass_->recipe().vocabulary_size) {
@@ -351,11 +352,17 @@ bool Engine::Loop::AddToStep(Sequence& sequence, int64_t count) {
 absl::Status Engine::Loop::Compute() {
   const StepBounds bounds = inputs_.bounds();
   absl::Status status = inputs_.Upload(*queue_, pass_->inputs());
-  status.Update(pass_->QueueStep(*queue_, bounds));
-  if (status.ok() && inputs_.output_count() > 0) {
+  if (inputs_.output_count() == 0) {
+    status.Update(pass_->QueueStep(*queue_, bounds));
+  } else {
     status.Update(sampling_.Upload(*queue_, pass_->buffers()));
-    status.Update(pass_->QueueSample(*queue_, bounds));
-    status.Update(sampling_.Download(*queue_, pass_->buffers()));
+    if (status.ok()) {
+      status = inputs_.only_decodes() ? decode_steps_.Replay(bounds)
+                                      : pass_->QueueSampledStep(*queue_, bounds);
+    }
+    if (status.ok()) {
+      status = sampling_.Download(*queue_, pass_->buffers());
+    }
   }
   // Always waits: what was queued still uses memory of the host.
   status.Update(queue_->Synchronize());

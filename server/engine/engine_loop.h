@@ -10,6 +10,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "kernels/mutex.h"
+#include "server/engine/decode_steps.h"
 #include "server/engine/engine.h"
 #include "server/engine/forward_pass.h"
 #include "server/engine/page_pool.h"
@@ -21,7 +22,7 @@ namespace nibble {
 
 class Engine::Loop {
  public:
-  Loop(std::unique_ptr<Queue> queue, std::unique_ptr<ForwardPass> pass,
+  Loop(std::unique_ptr<Queue> queue, std::unique_ptr<ForwardPass> pass, DecodeSteps decode_steps,
        const EngineOptions& options, EngineObserver* observer);
   ~Loop();
 
@@ -81,6 +82,7 @@ class Engine::Loop {
   const std::shared_ptr<Doorbell> doorbell_;
 
   // Those of the thread.
+  DecodeSteps decode_steps_;
   PagePool pool_;
   StepInputs inputs_;
   StepSampling sampling_;

@@ -35,11 +35,13 @@ Activations Part(DeviceSpan span, int64_t first, int64_t groups, int64_t width,
 }  // namespace
 
 ForwardPass::ForwardPass(Device& device, const ModelRecipe& recipe, ModelWeights weights,
-                         const ServingSizes& sizes, DeviceSpan kv_memory, DeviceSpan workspace)
+                         const ServingSizes& sizes, const ProductOptions& products,
+                         DeviceSpan kv_memory, DeviceSpan workspace)
     : ops_(device.step_ops()),
       recipe_(recipe),
       weights_(std::move(weights)),
       sizes_(sizes),
+      products_(products),
       memory_(LayOutKvMemory(recipe, sizes.kv_type, sizes.page_count, sizes.limits.sequences,
                              kv_memory)),
       buffers_(CutBuffers(recipe, sizes.limits, workspace)) {}
@@ -95,7 +97,11 @@ absl::Status ForwardPass::QueueStep(Queue& queue, const StepBounds& bounds) {
   return status.ok() ? QueueHead(step) : status;
 }
 
-absl::Status ForwardPass::QueueSample(Queue& queue, const StepBounds& bounds) {
+absl::Status ForwardPass::QueueSampledStep(Queue& queue, const StepBounds& bounds) {
+  absl::Status status = QueueStep(queue, bounds);
+  if (!status.ok()) {
+    return status;
+  }
   return ops_.Sample(queue, {.rows = {bounds.outputs, buffers_.inputs.live_outputs},
                              .logits = DenseRows(buffers_.logits, recipe_.vocabulary_size),
                              .samplers = buffers_.samplers,
@@ -314,7 +320,8 @@ absl::Status ForwardPass::QueueExperts(const Step& step, size_t index) {
                                           .top_k = top_k,
                                           .experts = buffers_.experts,
                                           .source = source,
-                                          .target = target});
+                                          .target = target,
+                                          .products = products_});
   };
   absl::Status status = Linear(step, weights.router, normed, buffers_.router_logits);
   status.Update(
@@ -373,7 +380,8 @@ absl::Status ForwardPass::QueueHead(const Step& step) {
                                          .weight = weights_.head.matrix,
                                          .bias = weights_.head.bias,
                                          .source = outputs,
-                                         .target = logits}));
+                                         .target = logits,
+                                         .products = products_}));
   if (recipe_.logit_scale != 1 || recipe_.logit_softcap != 0) {
     status.Update(ops_.ScaleLogits(step.queue, {.rows = step.outputs,
                                                 .scale = recipe_.logit_scale,
@@ -399,7 +407,8 @@ absl::Status ForwardPass::Linear(const Step& step, const LinearWeights& weights,
                                   .weight = weights.matrix,
                                   .bias = weights.bias,
                                   .source = source,
-                                  .target = DenseRows(target, weights.matrix.shape.rows)});
+                                  .target = DenseRows(target, weights.matrix.shape.rows),
+                                  .products = products_});
 }
 
 absl::Status ForwardPass::AddToHidden(const Step& step, DeviceSpan source) {

@@ -22,6 +22,8 @@ struct StepBounds {
   int64_t rows = 0;
   int64_t sequences = 0;
   int64_t outputs = 0;
+
+  friend auto operator<=>(const StepBounds&, const StepBounds&) = default;
 };
 
 // Belongs to one thread. What it is given must outlive it.
@@ -29,7 +31,8 @@ class ForwardPass {
  public:
   // `kv_memory` and `workspace` are as large as `sizes` says. The recipe is copied.
   ForwardPass(Device& device, const ModelRecipe& recipe, ModelWeights weights,
-              const ServingSizes& sizes, DeviceSpan kv_memory, DeviceSpan workspace);
+              const ServingSizes& sizes, const ProductOptions& products, DeviceSpan kv_memory,
+              DeviceSpan workspace);
 
   // Brings what never changes into the workspace: frequencies, tables of experts. Waits for it.
   absl::Status Prepare(Queue& queue);
@@ -37,8 +40,8 @@ class ForwardPass {
   // Queues a step, after its inputs. The logits of its outputs are in logits() when it is done.
   absl::Status QueueStep(Queue& queue, const StepBounds& bounds);
 
-  // Queues the choice of a token for each output, after the step and its samplers.
-  absl::Status QueueSample(Queue& queue, const StepBounds& bounds);
+  // Queues a step and the choice of a token for each output, after its inputs and samplers.
+  absl::Status QueueSampledStep(Queue& queue, const StepBounds& bounds);
 
   const StepBuffers& buffers() const { return buffers_; }
   const StepInputSpans& inputs() const { return buffers_.inputs; }
@@ -77,6 +80,7 @@ class ForwardPass {
   const ModelRecipe recipe_;
   const ModelWeights weights_;
   const ServingSizes sizes_;
+  const ProductOptions products_;
   const std::vector<LayerMemory> memory_;
   const StepBuffers buffers_;
 };

@@ -70,6 +70,11 @@ absl::Status StepInputs::Upload(Queue& queue, const StepInputSpans& target) cons
   return queue.CopyToDevice(std::as_bytes(std::span(numbers_)), target.all);
 }
 
+StepBounds DecodeBounds(int64_t sequences, const StepLimits& limits) {
+  return {Bucket(sequences, limits.rows), Bucket(sequences, limits.sequences),
+          Bucket(sequences, limits.outputs)};
+}
+
 StepBounds StepInputs::bounds() const {
   return {Bucket(rows_, limits_.rows), Bucket(sequences_, limits_.sequences),
           Bucket(outputs_, limits_.outputs)};

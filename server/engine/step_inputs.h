@@ -23,6 +23,9 @@ struct SequenceChunk {
   int64_t output_count = 0;  // this one on.
 };
 
+// The bounds of a step in which each of `sequences` sequences has one row and one output.
+StepBounds DecodeBounds(int64_t sequences, const StepLimits& limits);
+
 // Belongs to one thread.
 class StepInputs {
  public:
@@ -43,6 +46,9 @@ class StepInputs {
 
   // Rounded up to a power of two (or the limit), so that few different steps are recorded.
   StepBounds bounds() const;
+
+  // Whether each sequence has one row and one output: a step that only decodes.
+  bool only_decodes() const { return rows_ == sequences_ && rows_ == outputs_; }
 
   int64_t row_count() const { return rows_; }
   int64_t output_count() const { return outputs_; }

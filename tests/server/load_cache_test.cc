@@ -83,6 +83,11 @@ class CopyGatedDevice final : public Device {
     }
     absl::Status Record(Event& event) override { return queue_->Record(event); }
     absl::Status Synchronize() override { return queue_->Synchronize(); }
+    absl::StatusOr<std::unique_ptr<Recording>> RecordWork(
+        std::function<absl::Status()> work) override {
+      return queue_->RecordWork(std::move(work));
+    }
+    absl::Status Replay(Recording& recording) override { return queue_->Replay(recording); }
 
    private:
     const std::unique_ptr<Queue> queue_;

@@ -56,6 +56,16 @@ class FaultyQueue final : public Queue {
     status.Update(queue_->Synchronize());
     return status;
   }
+  absl::StatusOr<std::unique_ptr<Recording>> RecordWork(
+      std::function<absl::Status()> work) override {
+    absl::Status entered = device_.Enter("RecordWork");
+    return entered.ok() ? queue_->RecordWork(std::move(work))
+                        : absl::StatusOr<std::unique_ptr<Recording>>(entered);
+  }
+  absl::Status Replay(Recording& recording) override {
+    absl::Status entered = device_.Enter("Replay");
+    return entered.ok() ? queue_->Replay(recording) : entered;
+  }
 
   Queue& wrapped() { return *queue_; }
 

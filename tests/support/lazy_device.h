@@ -57,6 +57,12 @@ class LazyQueue final : public Queue {
   absl::Status Synchronize() override {
     return RunUntil(done_count_ + static_cast<int64_t>(work_.size()));
   }
+  absl::StatusOr<std::unique_ptr<Recording>> RecordWork(
+      std::function<absl::Status()> work) override {
+    return queue_->RecordWork(std::move(work));
+  }
+  // What was recorded pushes its own work.
+  absl::Status Replay(Recording& recording) override { return queue_->Replay(recording); }
 
   absl::Status RunUntil(int64_t work_count) {
     while (done_count_ < work_count) {

@@ -46,13 +46,13 @@ struct ServedWeights {
 class RunningModel {
  public:
   RunningModel(Device& device, const std::filesystem::path& path, const QuantizationSpec& spec,
-               const ServingSpec& serving)
+               const ServingSpec& serving, const ProductOptions& products = {})
       : served_(device, path, spec, serving), queue_(*device.NewQueue()) {
     const ServingPlan& plan = *served_.serving;
     absl::StatusOr<ModelWeights> bound = BindWeights(plan.recipe, *served_.weights);
     Check(bound.ok(), bound.status().ToString().c_str());
     pass_ =
-        std::make_unique<ForwardPass>(device, plan.recipe, *std::move(bound), plan.sizes,
+        std::make_unique<ForwardPass>(device, plan.recipe, *std::move(bound), plan.sizes, products,
                                       served_.weights->kv_memory(), served_.weights->workspace());
     inputs_ = std::make_unique<StepInputs>(plan.sizes.limits);
     const absl::Status prepared = pass_->Prepare(*queue_);
