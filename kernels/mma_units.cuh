@@ -309,14 +309,16 @@ cudaError_t LaunchEarly(const MmaDevice& device, Kernel kernel, dim3 grid, int t
   return cudaLaunchKernelEx(&config, kernel, args...);
 }
 
-// Loads a kernel onto the current GPU and allows it all shared memory that there is.
+// Loads a kernel onto the current GPU and allows it all shared memory that there is beside its own.
 template <typename Kernel>
 cudaError_t TouchLarge(Kernel kernel) {
-  const cudaError_t error = Touch(kernel);
+  cudaFuncAttributes attributes = {};
+  const cudaError_t error = cudaFuncGetAttributes(&attributes, kernel);
   return error != cudaSuccess
              ? error
              : cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                    CurrentMmaDevice().shared_bytes);
+                                    CurrentMmaDevice().shared_bytes -
+                                        static_cast<int>(attributes.sharedSizeBytes));
 }
 
 }  // namespace nibble
