@@ -14,6 +14,7 @@ using Json = nlohmann::json;
 // Far beyond any; tokenizer.json has a limit of its own.
 constexpr int64_t kTokenizerBytesMax = int64_t{64} << 20;
 constexpr int64_t kSmallFileBytesMax = int64_t{4} << 20;
+constexpr int64_t kAdditionalTemplatesMax = 16;  // Released models have two or three.
 
 // The small files of a checkpoint. What its files say wrong is told when it is used; a file that is
 // there and cannot be read is a failure of its own.
@@ -23,7 +24,13 @@ class SmallFiles {
 
   // Errors: those of opening; RESOURCE_EXHAUSTED if it is longer than that.
   absl::StatusOr<std::string> Read(absl::string_view file_name, int64_t bytes_max) {
-    absl::StatusOr<std::string> text = ReadWhole(file_name, bytes_max);
+    return ReadIn(directory_, file_name, bytes_max);
+  }
+
+  // The same of another directory.
+  absl::StatusOr<std::string> ReadIn(const CheckpointDirectory& directory,
+                                     absl::string_view file_name, int64_t bytes_max) {
+    absl::StatusOr<std::string> text = ReadWhole(directory, file_name, bytes_max);
     if (absl::IsInternal(text.status()) || absl::IsDataLoss(text.status())) {
       failure_.Update(text.status());
     }
@@ -34,8 +41,9 @@ class SmallFiles {
   const absl::Status& failure() const { return failure_; }
 
  private:
-  absl::StatusOr<std::string> ReadWhole(absl::string_view file_name, int64_t bytes_max) {
-    const absl::StatusOr<std::unique_ptr<ReadOnlyFile>> file = directory_.Open(file_name);
+  static absl::StatusOr<std::string> ReadWhole(const CheckpointDirectory& directory,
+                                               absl::string_view file_name, int64_t bytes_max) {
+    const absl::StatusOr<std::unique_ptr<ReadOnlyFile>> file = directory.Open(file_name);
     if (!file.ok()) {
       return file.status();
     }
@@ -132,7 +140,8 @@ absl::StatusOr<TemplateSet> ReadTemplates(SmallFiles& files) {
   if (!config.ok() || !file.ok()) {
     return config.ok() ? file.status() : config.status();
   }
-  return TemplateSet::Parse({.tokenizer_config = *config, .chat_template = *file});
+  TemplateFiles sources = {.tokenizer_config = *config, .chat_template = *file};
+  return TemplateSet::Parse(sources);
 }
 
 }  // namespace
@@ -175,7 +184,7 @@ absl::StatusOr<std::vector<int32_t>> ModelText::Encode(absl::string_view text,
   return std::vector<int32_t>(ids->begin(), ids->end());
 }
 
-absl::StatusOr<std::string> ModelText::Render(TemplateJson variables) const {
+absl::StatusOr<RenderedPrompt> ModelText::Render(TemplateJson variables) const {
   if (!templates_.ok()) {
     return templates_.status();
   }
@@ -191,7 +200,13 @@ absl::StatusOr<std::string> ModelText::Render(TemplateJson variables) const {
       variables[name] = token;
     }
   }
-  return chat_template->Render(variables);
+  absl::StatusOr<std::string> prompt = chat_template->Render(variables);
+  if (!prompt.ok()) {
+    return prompt.status();
+  }
+  AnswerFormat format = FindAnswerFormat(chat_template->source(), *prompt,
+                                         has_tools ? variables["tools"] : TemplateJson());
+  return RenderedPrompt{*std::move(prompt), std::move(format)};
 }
 
 absl::StatusOr<std::shared_ptr<const TokenVocabulary>> ModelText::Vocabulary(
@@ -207,7 +222,7 @@ absl::StatusOr<std::shared_ptr<const TokenVocabulary>> ModelText::Vocabulary(
   }
   if (end_ids.empty()) {
     return absl::FailedPreconditionError(
-        "response_format: the model names no token that ends an answer");
+        "constrained sampling: the model names no token that ends an answer");
   }
   MutexLock lock(mutex_);
   if (vocabulary_ == nullptr) {
