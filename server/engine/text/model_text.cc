@@ -4,6 +4,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "loader/nested_directory.h"
 #include "server/engine/recipe_reader.h"
 
 namespace nibble {
@@ -134,13 +136,55 @@ absl::StatusOr<std::string> ReadIfThere(SmallFiles& files, absl::string_view fil
   return absl::IsNotFound(text.status()) ? "" : text;
 }
 
-absl::StatusOr<TemplateSet> ReadTemplates(SmallFiles& files) {
+// The files NAME.jinja of additional_chat_templates/, in which newer transformers keeps all but the
+// first template: names and bytes. None where there is no such directory.
+absl::StatusOr<std::vector<std::pair<std::string, std::string>>> ReadAdditionalTemplates(
+    const CheckpointDirectory& checkpoint, SmallFiles& files) {
+  constexpr absl::string_view kEnding = ".jinja";
+  std::vector<std::pair<std::string, std::string>> templates;
+  const auto directory = OpenNestedDirectory(checkpoint, "additional_chat_templates");
+  if (!directory.ok()) {
+    return absl::IsNotFound(directory.status())
+               ? absl::StatusOr<std::vector<std::pair<std::string, std::string>>>(templates)
+               : directory.status();
+  }
+  const absl::StatusOr<std::vector<std::string>> names = (*directory)->List();
+  if (!names.ok()) {
+    return names.status();
+  }
+  for (absl::string_view name : *names) {
+    const std::string file_name(name);
+    if (!absl::ConsumeSuffix(&name, kEnding) || name.empty()) {
+      continue;
+    }
+    if (std::ssize(templates) == kAdditionalTemplatesMax) {
+      return absl::ResourceExhaustedError(absl::StrCat("additional_chat_templates: has more than ",
+                                                       kAdditionalTemplatesMax, " templates"));
+    }
+    absl::StatusOr<std::string> source = files.ReadIn(**directory, file_name, kSmallFileBytesMax);
+    if (!source.ok()) {
+      return source.status();
+    }
+    templates.emplace_back(name, *std::move(source));
+  }
+  return templates;
+}
+
+absl::StatusOr<TemplateSet> ReadTemplates(const CheckpointDirectory& directory, SmallFiles& files) {
   const absl::StatusOr<std::string> config = ReadIfThere(files, "tokenizer_config.json");
   const absl::StatusOr<std::string> file = ReadIfThere(files, "chat_template.jinja");
   if (!config.ok() || !file.ok()) {
     return config.ok() ? file.status() : config.status();
   }
+  const absl::StatusOr<std::vector<std::pair<std::string, std::string>>> additional =
+      ReadAdditionalTemplates(directory, files);
+  if (!additional.ok()) {
+    return additional.status();
+  }
   TemplateFiles sources = {.tokenizer_config = *config, .chat_template = *file};
+  for (const auto& [name, source] : *additional) {
+    sources.additional.emplace_back(name, source);
+  }
   return TemplateSet::Parse(sources);
 }
 
@@ -159,7 +203,7 @@ absl::StatusOr<std::shared_ptr<const ModelText>> ModelText::Load(
   } else {
     model->tokenizer_ = file.status();
   }
-  model->templates_ = ReadTemplates(files);
+  model->templates_ = ReadTemplates(directory, files);
   model->defaults_ = ReadDefaults(files, config_json);
   if (!files.failure().ok()) {
     return files.failure();
