@@ -31,6 +31,13 @@ TEST(FramedSchemasTest, LetAnythingComeBeforeAMark) {
   EXPECT_EQ(FramedVerdict("aab", one, "aaab\n\n7"), "whole") << "a mark that begins anew";
 }
 
+TEST(FramedSchemasTest, NeedNoTexts) {
+  const std::vector<FramedSchema> one = {{"", R"({"type": "object"})", "", ""}};
+  EXPECT_EQ(FramedVerdict("", one, R"({"a": 1})"), "whole");
+  EXPECT_EQ(FramedVerdict("", one, R"({"a": )"), "open");
+  EXPECT_EQ(FramedVerdict("", one, "that"), "refused at 0");
+}
+
 TEST(FramedSchemasTest, KeepReferencesWithinTheirSchema) {
   const std::vector<FramedSchema> both = {
       {"a", R"({"$ref": "#/$defs/n", "$defs": {"n": {"const": 1}}})", "", ""},
