@@ -98,7 +98,7 @@ class GenerationServiceTest : public FrontFixture {
     return value;
   }
 
-  // Far less than the minute after which a sequence that nobody reads is given up.
+  // Gives up after far longer than anything here takes.
   void AwaitMetric(const std::string& name, double value) const {
     const absl::Time deadline = absl::Now() + absl::Seconds(20);
     while (Metric(name) != value) {
@@ -324,7 +324,7 @@ TEST_F(GenerationServiceTest, GivesEverythingBackWhenTheClientLeaves) {
 
 TEST_F(GenerationServiceTest, CancelsAScoreWhoseClientIsGone) {
   LoadDemo();
-  // Nobody reads these answers: they pause when the stream is full, and keep every place.
+  // Answers that nobody reads keep every place for far longer than a cancellation takes.
   grpc::ClientContext context;
   v1::GenerateRequest request = Greedy("Once upon a time", 900);
   request.set_ignore_eos(true);
