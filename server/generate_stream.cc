@@ -9,8 +9,9 @@
 namespace nibble {
 
 GenerateStream* GenerateStream::Start(ModelRegistry& registry, Logger& logger, TaskThread& preparer,
-                                      const v1::GenerateRequest& request, absl::Time deadline) {
-  auto stream = std::make_shared<GenerateStream>(logger, request, deadline);
+                                      TaskThread& deliverer, const v1::GenerateRequest& request,
+                                      absl::Time deadline) {
+  auto stream = std::make_shared<GenerateStream>(logger, deliverer, request, deadline);
   GenerateStream* const reactor = stream.get();
   reactor->self_ = stream;
   absl::StatusOr<ModelHandle> handle = registry.Acquire(request.model());
@@ -21,16 +22,14 @@ GenerateStream* GenerateStream::Start(ModelRegistry& registry, Logger& logger, T
   {
     MutexLock lock(reactor->mutex_);
     reactor->handle_ = *std::move(handle);
+    reactor->preparing_ = true;
   }
-  switch (preparer.Post([stream] { stream->Prepare(); })) {
-    case TaskThread::Posted::kYes:
-      break;
-    case TaskThread::Posted::kFull:
-      reactor->End(absl::ResourceExhaustedError("too many prompts wait; try again later"));
-      break;
-    case TaskThread::Posted::kStopped:
-      reactor->End(absl::UnavailableError("the daemon shuts down"));
-      break;
+  const TaskThread::Posted posted = preparer.Post([stream] { stream->Prepare(); });
+  if (posted != TaskThread::Posted::kYes) {
+    reactor->StopPreparing(nullptr);
+    reactor->End(posted == TaskThread::Posted::kFull
+                     ? absl::ResourceExhaustedError("too many prompts wait; try again later")
+                     : absl::UnavailableError("the daemon shuts down"));
   }
   return reactor;
 }
@@ -40,40 +39,74 @@ void GenerateStream::Prepare() {
   const ModelHandle* handle = nullptr;
   {
     MutexLock lock(mutex_);
-    if (ended_) {
-      return;
+    if (!ended_) {
+      handle = &*handle_;  // Stays until OnDone(), and somebody holds a reference to us.
     }
-    handle = &*handle_;  // Stays until OnDone(), and somebody holds a reference to us.
   }
-  absl::StatusOr<std::unique_ptr<TextGeneration>> generation =
-      WithinHostMemory(request_.model(), [&]() -> absl::StatusOr<std::unique_ptr<TextGeneration>> {
-        const absl::StatusOr<Engine*> engine = handle->engine();
-        if (!engine.ok()) {
-          return engine.status();
-        }
-        absl::StatusOr<TextRequest> parsed =
-            ParseGenerate(request_, *handle->text(), (*engine)->recipe().vocabulary_size);
-        if (!parsed.ok()) {
-          return parsed.status();
-        }
-        parsed->deadline = deadline_;
-        // Not a reference of its own: the generation is ours.
-        return TextGeneration::Start(**engine, handle->text(), *std::move(parsed),
-                                     [weak = weak_from_this()] {
-                                       if (const auto stream = weak.lock()) {
-                                         stream->Advance();
-                                       }
-                                     });
-      });
-  if (!generation.ok()) {
-    End(generation.status());
+  if (handle == nullptr) {
+    StopPreparing(nullptr);
+    Advance();
     return;
   }
+  absl::StatusOr<std::unique_ptr<TextGeneration>> generation =
+      WithinHostMemory(request_.model(), [&] { return Begin(*handle); });
+  const absl::Status status = generation.status();
+  StopPreparing(generation.ok() ? *std::move(generation) : nullptr);
+  if (status.ok()) {
+    Advance();
+  } else {
+    End(status);
+  }
+}
+
+absl::StatusOr<std::unique_ptr<TextGeneration>> GenerateStream::Begin(const ModelHandle& handle) {
+  const absl::StatusOr<Engine*> engine = handle.engine();
+  if (!engine.ok()) {
+    return engine.status();
+  }
+  absl::StatusOr<TextRequest> parsed =
+      ParseGenerate(request_, *handle.text(), (*engine)->recipe().vocabulary_size);
+  if (!parsed.ok()) {
+    return parsed.status();
+  }
+  parsed->deadline = deadline_;
+  // Not a reference of its own: the generation is ours.
+  return TextGeneration::Start(**engine, handle.text(), *std::move(parsed),
+                               [weak = weak_from_this()] {
+                                 if (const auto stream = weak.lock()) {
+                                   stream->PostAdvance();
+                                 }
+                               });
+}
+
+void GenerateStream::StopPreparing(std::unique_ptr<TextGeneration> generation) {
+  MutexLock lock(mutex_);
+  preparing_ = false;
+  generation_ = std::move(generation);
+  if (ended_ && generation_ != nullptr) {
+    generation_->Cancel();
+  }
+}
+
+// On the engine's thread, which must not wait for us.
+void GenerateStream::PostAdvance() {
   {
     MutexLock lock(mutex_);
-    generation_ = *std::move(generation);
+    if (posted_) {
+      return;
+    }
+    posted_ = true;
   }
-  Advance();
+  const auto advance = [stream = shared_from_this()] {
+    {
+      MutexLock lock(stream->mutex_);
+      stream->posted_ = false;
+    }
+    stream->Advance();
+  };
+  if (deliverer_.Post(advance) != TaskThread::Posted::kYes) {
+    advance();
+  }
 }
 
 void GenerateStream::OnWriteDone(bool ok) {
@@ -127,7 +160,7 @@ void GenerateStream::Advance() {
 }
 
 GenerateStream::Step GenerateStream::NextStep() {
-  if (writing_ || finished_) {
+  if (preparing_ || writing_ || finished_) {
     return Step::kNothing;
   }
   if (!ended_ && generation_ != nullptr) {

@@ -187,12 +187,9 @@ absl::StatusOr<TextRequest> ParseGenerate(const v1::GenerateRequest& message, co
   }
   TextRequest request;
   const v1::ResponseFormat& format = message.response_format();
-  if (message.split_answer()) {
-    request.format = std::move(prompt->format);
-  }
+  AnswerFormat answer = std::move(prompt->format);
   if (format.json_object() || format.has_json_schema()) {
     // What follows a format is no call, whatever it looks like.
-    AnswerFormat answer = request.format.value_or(AnswerFormat());
     answer.calls = CallForm::kNone;
     absl::StatusOr<ConstraintMaker> maker = MakeJsonFormat(
         format.has_json_schema() ? std::optional(format.json_schema()) : std::nullopt, answer, text,
@@ -200,8 +197,10 @@ absl::StatusOr<TextRequest> ParseGenerate(const v1::GenerateRequest& message, co
     if (!maker.ok()) {
       return maker.status();
     }
-    request.format = std::move(answer);
     request.make_constraint = *std::move(maker);
+  }
+  if (message.split_answer()) {
+    request.format = std::move(answer);
   }
   request.prompt = std::move(prompt->token_ids);
   request.tokens_max = ToSigned(message.max_tokens());

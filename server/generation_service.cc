@@ -29,7 +29,8 @@ GenerationService::GenerationService(ModelRegistry& registry, Logger& logger)
 
 grpc::ServerWriteReactor<v1::GenerateResponse>* GenerationService::Generate(
     grpc::CallbackServerContext* context, const v1::GenerateRequest* request) {
-  return GenerateStream::Start(registry_, logger_, preparer_, *request, DeadlineOf(*context));
+  return GenerateStream::Start(registry_, logger_, preparer_, deliverer_, *request,
+                               DeadlineOf(*context));
 }
 
 grpc::ServerUnaryReactor* GenerationService::Score(grpc::CallbackServerContext* context,

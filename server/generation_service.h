@@ -41,6 +41,7 @@ class GenerationService final : public v1::GenerationService::CallbackService {
   ModelRegistry& registry_;
   Logger& logger_;
   TaskThread preparer_;
+  TaskThread deliverer_;  // What streams say; of each at most one task waits.
 };
 
 }  // namespace nibble

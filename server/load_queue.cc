@@ -15,6 +15,9 @@
 namespace nibble {
 namespace {
 
+// Queries of the device before it is taken for too busy to be compared with the ledger.
+constexpr int kRoomSamplesMax = 20;
+
 LoadProgress StartOf(const LoadPlan& plan) {
   LoadProgress progress;
   progress.source_bytes = plan.source_bytes;
@@ -347,7 +350,15 @@ absl::StatusOr<VramBudget::Reservation> LoadQueue::Begin(
 
 // The budget is a promise of ours; others on the card have made none.
 absl::Status LoadQueue::CheckRoom(const ModelEntry& entry, const PlannedCheckpoint& planned) {
-  const absl::StatusOr<Device::Memory> memory = device_.QueryMemory();
+  LedgerSnapshot ledger = budget_.Snapshot();
+  absl::StatusOr<Device::Memory> memory = device_.QueryMemory();
+  // What the device and the ledger say can be compared only if nothing was allocated in between.
+  LedgerSnapshot after = budget_.Snapshot();
+  for (int i = 0; i < kRoomSamplesMax && after.sequence != ledger.sequence; ++i) {
+    ledger = std::move(after);
+    memory = device_.QueryMemory();
+    after = budget_.Snapshot();
+  }
   if (!memory.ok()) {
     return memory.status();
   }
@@ -355,10 +366,10 @@ absl::Status LoadQueue::CheckRoom(const ModelEntry& entry, const PlannedCheckpoi
   needed.model = entry.request.model;
   needed.device = device_.name();
   needed.peak_bytes = planned.plan->peak_bytes();
-  if (planned.serving.ok()) {
+  if (planned.serving.ok() && after.sequence == ledger.sequence) {
     needed.recorded_bytes = (*planned.serving)->sizes.recorded_bytes;
   }
-  return CheckDeviceHasRoom(needed, *memory, budget_.Snapshot());
+  return CheckDeviceHasRoom(needed, *memory, ledger);
 }
 
 void LoadQueue::Finish(const EntryPointer& entry, absl::StatusOr<LoadedModel> model) {

@@ -17,6 +17,10 @@ ScoreCall* ScoreCall::Start(ModelRegistry& registry, Logger& logger, TaskThread&
   ScoreCall* const reactor = call.get();
   reactor->self_ = call;
   if (preparer.Post([call] { call->Prepare(); }) != TaskThread::Posted::kYes) {
+    {
+      MutexLock lock(reactor->mutex_);
+      reactor->preparing_ = false;
+    }
     reactor->End(absl::ResourceExhaustedError("too many prompts wait; try again later"));
   }
   return reactor;
@@ -24,31 +28,36 @@ ScoreCall* ScoreCall::Start(ModelRegistry& registry, Logger& logger, TaskThread&
 
 // On the preparing thread.
 void ScoreCall::Prepare() {
-  {
-    MutexLock lock(mutex_);
-    if (ended_) {
-      return;
-    }
-  }
   absl::StatusOr<std::shared_ptr<Generation>> generation =
       WithinHostMemory(request_.model(), [this] { return Submit(); });
-  if (!generation.ok()) {
-    End(generation.status());
-    return;
-  }
-  bool is_gone = false;
+  std::optional<absl::Status> ended;
   {
     MutexLock lock(mutex_);
-    is_gone = ended_;
-    generation_ = *generation;
+    preparing_ = false;
+    generation_ = generation.ok() ? *generation : nullptr;
+    if (ended_) {
+      ended = status_;
+      if (generation_ != nullptr) {
+        generation_->Cancel();
+      }
+    }
   }
-  if (is_gone) {
-    (*generation)->Cancel();
+  if (ended.has_value()) {
+    FinishWith(*ended);
+  } else if (generation.ok()) {
+    Take();
+  } else {
+    End(generation.status());
   }
-  Take();
 }
 
 absl::StatusOr<std::shared_ptr<Generation>> ScoreCall::Submit() {
+  {
+    MutexLock lock(mutex_);
+    if (ended_) {
+      return status_;
+    }
+  }
   absl::StatusOr<ModelHandle> handle = registry_.Acquire(request_.model());
   if (!handle.ok()) {
     return handle.status();
@@ -117,10 +126,18 @@ void ScoreCall::End(const absl::Status& status) {
       return;
     }
     ended_ = true;
+    status_ = status;
     if (generation_ != nullptr) {
       generation_->Cancel();
     }
+    if (preparing_) {
+      return;  // Prepare() finishes.
+    }
   }
+  FinishWith(status);
+}
+
+void ScoreCall::FinishWith(const absl::Status& status) {
   LogRequest(logger_, "Score", request_.model(), "", status);
   Finish(ToGrpcStatus(status));
 }

@@ -26,8 +26,8 @@ namespace nibble {
 class ScoreCall final : public grpc::ServerUnaryReactor,
                         public std::enable_shared_from_this<ScoreCall> {
  public:
-  // Prepares the text on `preparer`, and returns the reactor. `request` and `response` live as long
-  // as the call; the others must outlive the gRPC server.
+  // Prepares the text on `preparer`, and returns the reactor. `request` and `response` live until
+  // Finish(); the others must outlive the gRPC server.
   static ScoreCall* Start(ModelRegistry& registry, Logger& logger, TaskThread& preparer,
                           const v1::ScoreRequest& request, v1::ScoreResponse& response,
                           absl::Time deadline);
@@ -48,6 +48,7 @@ class ScoreCall final : public grpc::ServerUnaryReactor,
   absl::StatusOr<std::shared_ptr<Generation>> Submit();
   void Take();
   void End(const absl::Status& status);
+  void FinishWith(const absl::Status& status);
 
   ModelRegistry& registry_;
   Logger& logger_;
@@ -60,7 +61,9 @@ class ScoreCall final : public grpc::ServerUnaryReactor,
   v1::ScoreResponse& response_ ABSL_GUARDED_BY(mutex_);             // Until ended_.
   std::shared_ptr<Generation> generation_ ABSL_GUARDED_BY(mutex_);  // Once prepared.
   double sum_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool preparing_ ABSL_GUARDED_BY(mutex_) = true;  // The request is read: it must not go.
   bool ended_ ABSL_GUARDED_BY(mutex_) = false;
+  absl::Status status_ ABSL_GUARDED_BY(mutex_);  // Once ended_.
 };
 
 }  // namespace nibble

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <string>
 #include <thread>
 #include <vector>
@@ -12,6 +13,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/time/clock.h"
 #include "gmock/gmock.h"
+#include "server/daemon.h"
 #include "server/engine/text/text_generation.h"
 #include "tests/server/front_fixture.h"
 #include "tests/support/marked_demo.h"
@@ -19,6 +21,7 @@
 namespace nibble {
 namespace {
 
+using ::testing::AnyOf;
 using ::testing::ElementsAreArray;
 using ::testing::HasSubstr;
 
@@ -26,7 +29,11 @@ const std::string kDemoModel = NIBBLE_TEST_DATA "/demo-model";
 
 class GenerationServiceTest : public FrontFixture {
  protected:
-  GenerationServiceTest() {
+  // In the check mode: fp32 products, fp32 keys and values.
+  explicit GenerationServiceTest(const ProductOptions& products = {},
+                                 v1::KvCacheDtype kv_cache_dtype = v1::F32)
+      : kv_cache_dtype_(kv_cache_dtype) {
+    registry_options_.engine.products = products;
     registry_options_.model_roots.push_back(NIBBLE_TEST_DATA);
     Start();
     generation_ = v1::GenerationService::NewStub(channel_);
@@ -38,7 +45,7 @@ class GenerationServiceTest : public FrontFixture {
     v1::LoadModelRequest request = LoadRequestFor("demo", "demo-model");
     request.mutable_quantization()->set_format(format);
     request.mutable_serving()->set_max_sequences(4);
-    request.mutable_serving()->set_kv_cache_dtype(v1::F32);
+    request.mutable_serving()->set_kv_cache_dtype(kv_cache_dtype_);
     const grpc::Status status = Load(request);
     ASSERT_TRUE(status.ok()) << status.error_message();
   }
@@ -107,6 +114,58 @@ class GenerationServiceTest : public FrontFixture {
     }
   }
 
+  // The held-out texts, which the model has not seen: their log-likelihoods, and how many tokens
+  // were scored.
+  std::vector<double> ScoreHeldOutTexts(int64_t* token_count) {
+    std::ifstream texts(kDemoModel + "/heldout.jsonl");
+    std::vector<double> likelihoods;
+    for (std::string line; std::getline(texts, line);) {
+      v1::TokenizeRequest tokenize;
+      tokenize.set_model("demo");
+      tokenize.set_text(nlohmann::json::parse(line)["text"].get<std::string>());
+      tokenize.set_parse_special(true);
+      v1::TokenizeResponse tokens;
+      grpc::ClientContext context;
+      EXPECT_TRUE(generation_->Tokenize(&context, tokenize, &tokens).ok());
+      v1::ScoreRequest request;
+      request.set_model("demo");
+      *request.mutable_token_ids() = tokens.token_ids();
+      v1::ScoreResponse response;
+      EXPECT_TRUE(Score(request, response).ok());
+      double sum = 0;
+      for (const float value : response.log_probabilities()) {
+        sum += double{value};
+      }
+      likelihoods.push_back(sum);
+      *token_count += response.log_probabilities_size();
+    }
+    return likelihoods;
+  }
+
+  // Against what transformers computed, 16-bit and NF4: perplexity within 0.1 %.
+  void ExpectPerplexities(bool check_texts) {
+    std::ifstream expected_file(kDemoModel + "/expected.json");
+    const nlohmann::json all = nlohmann::json::parse(expected_file);
+    for (const auto& [format, name] :
+         {std::pair(v1::NF4, "nf4"), std::pair(v1::AS_STORED, "source_16bit")}) {
+      LoadDemo(format);
+      const nlohmann::json& expected = all[name];
+      int64_t count = 0;
+      const std::vector<double> likelihoods = ScoreHeldOutTexts(&count);
+      EXPECT_EQ(count, expected["tokens"].get<int64_t>());
+      const double sum = std::accumulate(likelihoods.begin(), likelihoods.end(), 0.0);
+      const double wanted = expected["perplexity"];
+      EXPECT_NEAR(std::exp(-sum / static_cast<double>(count)), wanted, 1e-3 * wanted) << name;
+      for (size_t i = 0; check_texts && i < expected["log_likelihood_first8"].size(); ++i) {
+        const double text = expected["log_likelihood_first8"][i];
+        EXPECT_NEAR(likelihoods[i], text, 1e-3 * std::fabs(text)) << name << " text " << i;
+      }
+      v1::UnloadModelResponse unloaded;
+      ASSERT_TRUE(Unload("demo", &unloaded).ok());
+    }
+  }
+
+  const v1::KvCacheDtype kv_cache_dtype_;
   nlohmann::json expected_;
   std::unique_ptr<v1::GenerationService::Stub> generation_;
 };
@@ -139,50 +198,15 @@ TEST_F(GenerationServiceTest, ReadsMessagesThroughTheChatTemplate) {
   EXPECT_EQ(chat.text, Ask(request).text);
 }
 
-// Perplexity over texts that the model has not seen, as transformers computed it: within 0.1 %.
-TEST_F(GenerationServiceTest, ScoresHeldOutTextsAsTransformersDoes) {
-  for (const auto& [format, name] :
-       {std::pair(v1::NF4, "nf4"), std::pair(v1::AS_STORED, "source_16bit")}) {
-    LoadDemo(format);
-    std::ifstream expected_file(kDemoModel + "/expected.json");
-    const nlohmann::json expected = nlohmann::json::parse(expected_file)[name];
-    std::ifstream texts(kDemoModel + "/heldout.jsonl");
-    double sum = 0;
-    int64_t count = 0;
-    size_t index = 0;
-    for (std::string line; std::getline(texts, line); ++index) {
-      v1::TokenizeRequest tokenize;
-      tokenize.set_model("demo");
-      tokenize.set_text(nlohmann::json::parse(line)["text"].get<std::string>());
-      tokenize.set_parse_special(true);
-      v1::TokenizeResponse tokens;
-      grpc::ClientContext context;
-      ASSERT_TRUE(generation_->Tokenize(&context, tokenize, &tokens).ok());
-      v1::ScoreRequest request;
-      request.set_model("demo");
-      *request.mutable_token_ids() = tokens.token_ids();
-      v1::ScoreResponse response;
-      const grpc::Status status = Score(request, response);
-      ASSERT_TRUE(status.ok()) << status.error_message();
-      ASSERT_EQ(response.log_probabilities_size() + 1, tokens.token_ids_size());
-      double text_sum = 0;
-      for (const float value : response.log_probabilities()) {
-        text_sum += double{value};
-      }
-      if (index < expected["log_likelihood_first8"].size()) {
-        const double wanted = expected["log_likelihood_first8"][index];
-        EXPECT_NEAR(text_sum, wanted, 1e-3 * std::fabs(wanted)) << name << " text " << index;
-      }
-      sum += text_sum;
-      count += response.log_probabilities_size();
-    }
-    EXPECT_EQ(count, expected["tokens"].get<int64_t>());
-    const double wanted = expected["perplexity"];
-    EXPECT_NEAR(std::exp(-sum / static_cast<double>(count)), wanted, 1e-3 * wanted) << name;
-    v1::UnloadModelResponse unloaded;
-    ASSERT_TRUE(Unload("demo", &unloaded).ok());
-  }
-}
+TEST_F(GenerationServiceTest, ScoresHeldOutTextsAsTransformersDoes) { ExpectPerplexities(true); }
+
+// What the daemon does unless it is told otherwise.
+class DefaultArithmeticTest : public GenerationServiceTest {
+ protected:
+  DefaultArithmeticTest() : GenerationServiceTest(DaemonOptions().products, v1::F16) {}
+};
+
+TEST_F(DefaultArithmeticTest, ScoresHeldOutTextsAsTransformersDoes) { ExpectPerplexities(false); }
 
 TEST_F(GenerationServiceTest, TokenizesAndBack) {
   LoadDemo();
@@ -349,6 +373,40 @@ TEST_F(GenerationServiceTest, CancelsAScoreWhoseClientIsGone) {
   EXPECT_EQ(Metric("nibble_requests_running"), 4) << "it did not wait for its turn";
   context.TryCancel();
   reader->Finish();
+}
+
+// Its request was read by the preparing thread after it was gone.
+TEST_F(GenerationServiceTest, CancelsACallWhosePromptIsBeingPrepared) {
+  LoadDemo();
+  std::string prompt;
+  while (prompt.size() < 3'500'000) {
+    prompt += "Leo took a green key to the market. ";
+  }
+  for (int round = 0; round < 12; ++round) {
+    grpc::ClientContext context;
+    std::thread canceller([&context, round] {
+      absl::SleepFor(absl::Milliseconds(15 + 15 * round));
+      context.TryCancel();
+    });
+    grpc::Status status;
+    if (round % 2 == 0) {
+      const auto reader = generation_->Generate(&context, Greedy(prompt, 1));
+      v1::GenerateResponse response;
+      EXPECT_FALSE(reader->Read(&response));
+      status = reader->Finish();
+    } else {
+      v1::ScoreRequest request;
+      request.set_model("demo");
+      request.set_prompt(prompt);
+      v1::ScoreResponse response;
+      status = generation_->Score(&context, request, &response);
+    }
+    canceller.join();
+    // The last may have been refused before: the prompt is longer than the context.
+    EXPECT_THAT(status.error_code(),
+                AnyOf(grpc::StatusCode::CANCELLED, grpc::StatusCode::INVALID_ARGUMENT));
+  }
+  EXPECT_TRUE(Ask(Greedy("Once upon a time", 3)).status.ok());
 }
 
 // The demo model with the marks of others for two of the tokens of its answer.

@@ -59,7 +59,7 @@ AnswerPiece AnswerParser::Finish() {
     return piece;
   }
   if (state_ == State::kReasoning) {
-    piece.reasoning = std::exchange(text_, "");
+    piece.reasoning = std::exchange(space_, "") + std::exchange(text_, "");
     return piece;
   }
   if (state_ == State::kBare && depth_ == 0 && !bare_calls_.empty()) {
@@ -93,22 +93,25 @@ bool AnswerParser::Advance(AnswerPiece& piece) {
 }
 
 bool AnswerParser::AdvanceStart() {
-  const absl::string_view text = absl::StripLeadingAsciiWhitespace(text_);
-  if (text.empty()) {
+  const size_t space_bytes = text_.size() - absl::StripLeadingAsciiWhitespace(text_).size();
+  space_.append(text_, 0, space_bytes);
+  text_.erase(0, space_bytes);
+  if (text_.empty()) {
     return false;
   }
   if (format_.has_reasoning && !has_reasoned_) {
-    if (absl::StartsWith(text, kReasoningBegin)) {
-      text_.erase(0, text_.size() - text.size() + kReasoningBegin.size());
+    if (absl::StartsWith(text_, kReasoningBegin)) {
+      text_.erase(0, kReasoningBegin.size());
+      space_.clear();
       has_reasoned_ = true;
       state_ = State::kReasoning;
       return true;
     }
-    if (absl::StartsWith(kReasoningBegin, text)) {
+    if (absl::StartsWith(kReasoningBegin, text_)) {
       return false;
     }
   }
-  if (format_.calls == CallForm::kBare && text.front() == '{') {
+  if (format_.calls == CallForm::kBare && text_.front() == '{') {
     scanned_ = 0;
     state_ = State::kBare;
     return true;
@@ -118,18 +121,27 @@ bool AnswerParser::AdvanceStart() {
 }
 
 bool AnswerParser::AdvanceReasoning(AnswerPiece& piece) {
-  if (!has_told_reasoning_) {
-    text_.erase(0, text_.size() - absl::StripLeadingAsciiWhitespace(text_).size());
-  }
   const size_t end = View(text_).find(kReasoningEnd);
   const bool is_over = end != std::string::npos;
   const absl::string_view sure =
       View(text_).substr(0, is_over ? end : text_.size() - BegunBytes(text_, kReasoningEnd));
-  // White space at its end belongs to the marker.
-  const absl::string_view told = absl::StripTrailingAsciiWhitespace(sure);
-  absl::StrAppend(&piece.reasoning, told);
-  has_told_reasoning_ = has_told_reasoning_ || !told.empty();
-  text_.erase(0, is_over ? end + kReasoningEnd.size() : told.size());
+  // White space around it belongs to the markers.
+  absl::string_view told = absl::StripTrailingAsciiWhitespace(sure);
+  const absl::string_view space_after = sure.substr(told.size());
+  if (!has_told_reasoning_) {
+    told = absl::StripLeadingAsciiWhitespace(told);
+  }
+  if (!told.empty()) {
+    absl::StrAppend(&piece.reasoning, space_, told);
+    space_.clear();
+    has_told_reasoning_ = true;
+  }
+  if (has_told_reasoning_ && !is_over) {
+    absl::StrAppend(&space_, space_after);
+  } else {
+    space_.clear();
+  }
+  text_.erase(0, is_over ? end + kReasoningEnd.size() : sure.size());
   state_ = is_over ? State::kStart : State::kReasoning;
   return is_over;
 }

@@ -296,6 +296,18 @@ TEST(AnswerParserTest, TakesLinearTime) {
   }
 }
 
+// In pieces of four bytes 2 TB would be looked at if white space that waits were looked at again.
+TEST(AnswerParserTest, TakesLinearTimeForWhiteSpace) {
+  const std::string space(4 << 20, '\n');
+  const auto parse = [&space](const std::string& before) {
+    return InPieces(Format(CallForm::kJson, true), before + space + "b", 4);
+  };
+  EXPECT_EQ(parse("").content, space + "b");
+  EXPECT_EQ(parse("a").content, "a" + space + "b");
+  EXPECT_EQ(parse("<think>").reasoning, "b");
+  EXPECT_EQ(parse("<think>a").reasoning, "a" + space + "b");
+}
+
 TEST(AnswerFormatTest, GoesByWhatTheTemplateSays) {
   const TemplateJson tools = TemplateJson::parse(
       R"([{"type": "function", "function": {"name": "f", "parameters": {"properties":
