@@ -10,7 +10,8 @@
 #   35b-real  dense-35b and qwen3.5-35b-a3b from real data: also 70 GB of disk under TMPDIR
 #   cycles    1000 loads and unloads: ledger, RSS, threads and files flat
 #   bench     loads of llama-8b from the page cache, beside the machine's own rates; fails below 3 GB/s of
-#             source, or if quantizing carries less than 0.4 of memcpy: on a quiet machine
+#             source, or if quantizing carries less than 0.4 of memcpy; answers of llama-1b, of which 32
+#             at once must be 3 times as fast as one: on a quiet machine
 #   mix       load, generation, cancellation, unload and failure at random from 16 clients, 10 minutes
 #   cache     100 writers of the cache killed at random moments; llama-8b loaded twice: what the second load reads
 #   fuzz      10 minutes of each fuzzer
