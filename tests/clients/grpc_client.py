@@ -1,4 +1,4 @@
-"""Plain gRPC stubs against a running daemon: what a client makes from our .proto files and nothing else.
+"""Plain gRPC stubs against a running daemon: what a client makes from our .proto files alone.
 
 Run by hand, see README.md: it needs `grpcio-tools`, which is not among our dependencies. Loads the
 demo model from SOURCE under a name of its own, and unloads it at the end.
@@ -29,8 +29,7 @@ check.failures = 0
 
 def make_stubs(directory):
     """Generates modules, as a build of a client does, and makes them importable."""
-    files = sorted(str(path.relative_to(PROTO)) for path in PROTO.rglob("*.proto")
-                   if path.is_relative_to(PROTO / "nibble") or path.is_relative_to(PROTO / "google"))
+    files = sorted(str(path.relative_to(PROTO)) for path in PROTO.rglob("*.proto"))
     include = pathlib.Path(protoc.__file__).parent / "_proto"
     code = protoc.main(["protoc", f"-I{PROTO}", f"-I{include}", f"--python_out={directory}",
                         f"--grpc_python_out={directory}", *files])

@@ -1,5 +1,5 @@
-"""Unloading a model that is answering, over both protocols: what runs may end within the timeout, then
-is ended; new requests hear why; then the memory is back."""
+"""Unloading a model that is answering, over both protocols: what runs may end within the timeout,
+then is ended; new requests hear why; then the memory is back."""
 
 import http.client
 import json

@@ -19,8 +19,8 @@ BODY_BYTES_MAX = 1 << 20
 MESSAGE_BYTES_MAX = 4 << 20  # gRPC's limit.
 # From request to refusal, on a loaded machine; a template may run for 3 million steps.
 REFUSED_SECONDS = 10
-# The most that a refusal may take of memory: a template's output of 16 MiB while it grows, values of
-# 64 MiB; the longest body, twice.
+# The most that a refusal may take of memory: a template's output of 16 MiB while it grows, values
+# of 64 MiB; the longest body, twice.
 GROWTH_MAX = 96 * MIB
 DEEP_SCHEMA = '{"type":"array","items":' * 10_000 + "{}" + "}" * 10_000
 TEMPLATES = {
@@ -110,7 +110,8 @@ class HostileTest(Case):
             self.assertIn(word, error["message"])
 
     def refuse_completion(self, param, *words, **fields):
-        self.refuse_post("/v1/completions", {"model": "demo", "prompt": "a", **fields}, param, *words)
+        self.refuse_post("/v1/completions", {"model": "demo", "prompt": "a", **fields}, param,
+                         *words)
 
     def refuse_chat(self, param, *words, **fields):
         self.refuse_post("/v1/chat/completions", {"model": "demo", "messages": MESSAGES, **fields},
@@ -158,8 +159,8 @@ class HostileTest(Case):
         # JSON has no such numbers: the place is named.
         for text in (b"NaN", b"Infinity", b"1e999"):
             self.refuse_post("/v1/completions",
-                             b'{"model": "demo", "prompt": "a", "temperature": ' + text + b"}", None,
-                             "byte 48", text.decode())
+                             b'{"model": "demo", "prompt": "a", "temperature": ' + text + b"}",
+                             None, "byte 48", text.decode())
 
     def test_ten_thousand_stop_strings(self):
         self.refuse_request("stop", "10000", prompt="a", stop=["x"] * 10_000)
@@ -192,7 +193,8 @@ class HostileTest(Case):
     # Bytes.
 
     def test_text_that_is_not_utf8(self):
-        for body in (b'{"model": "demo", "prompt": "\xff\xfe"}', b'{"model": "\xc3", "prompt": "a"}'):
+        for body in (b'{"model": "demo", "prompt": "\xff\xfe"}',
+                     b'{"model": "\xc3", "prompt": "a"}'):
             self.refuse_post("/v1/completions", body, None, "UTF-8")
         # Python's messages hold no such text, so it is written by hand: fields 1 and 2.
         call = self.stubs.channel.unary_stream("/nibble.v1.GenerationService/Generate")

@@ -3,16 +3,15 @@ have. Whatever else comes back is a failure, and so is an error without a senten
 """
 
 import collections
-import http.client
 import json
 import os
 import random
-import socket
 import threading
 import time
 import urllib.parse
 
 from harness import DATA, DEMO
+from mix_http import HUNG_SECONDS, HttpActs
 from stubs import Stubs, generation_pb2, grpc, memory_pb2, model_pb2, plan_pb2
 
 # Names and what stands behind them, always the same, so that greedy answers can be compared.
@@ -26,14 +25,12 @@ MODELS = {
     "qwen3_5": (os.path.join(DATA, "models", "qwen3_5"), {}),
 }
 WITH_TEXT = [name for name in MODELS if name.startswith("demo")]
-HUNG_SECONDS = 60  # A call that takes this long hangs: on a loaded machine the longest take a few.
 SCHEMA = json.dumps({
     "type": "object", "properties": {"name": {"type": "string", "maxLength": 8}},
     "required": ["name"], "additionalProperties": False})
 
 # While models come and go under a request.
 GONE = ("NOT_FOUND", "FAILED_PRECONDITION", "UNAVAILABLE")
-GONE_HTTP = (404, 400, 503)
 BUSY = ("RESOURCE_EXHAUSTED",)
 
 
@@ -58,17 +55,15 @@ class Record:
             self.failures.append(f"{act}: {what}")
 
 
-class MixClient:
+class MixClient(HttpActs):
     """One of the clients; belongs to one thread."""
 
     def __init__(self, daemon, record, sources, references, seed):
-        self.record = record
+        address = urllib.parse.urlsplit(daemon.http)
+        super().__init__(record, random.Random(seed), (address.hostname, address.port), WITH_TEXT)
         self.sources = sources  # Broken ones, by the code that they end with.
         self.references = references  # (model, prompt) to the greedy answer.
-        self.random = random.Random(seed)
         self.stubs = Stubs(daemon.address)
-        address = urllib.parse.urlsplit(daemon.http)
-        self.http_address = (address.hostname, address.port)
         self.acts = [
             (8, self.load), (3, self.load_another_spec), (4, self.load_broken),
             (3, self.load_too_large), (4, self.load_and_leave), (4, self.unload),
@@ -257,95 +252,6 @@ class MixClient:
                     + model.staging_bytes for model in device.models)
         if owned != device.reserved_bytes:  # A host device has no runtime reservation.
             self.record.fail("memory", f"does not add up: {device}")
-
-    # HTTP.
-
-    def post(self, path, body):
-        text = json.dumps(body).encode()
-        return (f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
-                f"Content-Length: {len(text)}\r\n\r\n").encode() + text
-
-    def open(self):
-        return socket.create_connection(self.http_address, timeout=HUNG_SECONDS)
-
-    def completion(self, **fields):
-        name = self.random.choice(WITH_TEXT)
-        if self.random.random() < 0.5:
-            return "/v1/completions", {"model": name, "prompt": "Once upon a time",
-                                       "max_tokens": 20, **fields}
-        return "/v1/chat/completions", {
-            "model": name, "messages": [{"role": "user", "content": "Tell me a story."}],
-            "max_tokens": 20, **fields}
-
-    def answer(self, act, path, body):
-        connection = http.client.HTTPConnection(*self.http_address, timeout=HUNG_SECONDS)
-        try:
-            connection.request("POST", path, json.dumps(body),
-                               {"Content-Type": "application/json"})
-            response = connection.getresponse()
-            content = response.read().decode()
-        finally:
-            connection.close()
-        sentence = None
-        if response.status != 200:
-            sentence = json.loads(content)["error"]["message"]
-        self.record.add(act, response.status, (200, 429, *GONE_HTTP), sentence)
-        return content if response.status == 200 else None
-
-    def complete(self):
-        content = self.answer("HTTP completion", *self.completion())
-        if content is not None and not json.loads(content)["choices"]:
-            self.record.fail("HTTP completion", f"no choices: {content}")
-
-    def stream(self):
-        content = self.answer("HTTP stream", *self.completion(stream=True))
-        if content is None:
-            return
-        last = [line for line in content.split("\n\n") if line][-1]
-        if last != "data: [DONE]" and "error" not in json.loads(last.removeprefix("data: ")):
-            self.record.fail("HTTP stream", f"ends with neither [DONE] nor an error: {last}")
-
-    def stream_and_leave(self):
-        with self.open() as connection:
-            connection.sendall(self.post(*self.completion(stream=True)))
-            if self.random.random() < 0.8:
-                connection.recv(self.random.randrange(1, 500))
-        self.record.add("HTTP stream and leave", "left", ("left",))
-
-    def half_close(self):
-        """A client that closes its sending side is taken for gone: any answer or none, but an end."""
-        with self.open() as connection:
-            request = self.post(*self.completion())
-            connection.sendall(request[:self.random.choice([len(request), len(request) // 2])])
-            connection.shutdown(socket.SHUT_WR)
-            try:
-                while connection.recv(4096):
-                    pass
-            except ConnectionResetError:
-                pass
-        self.record.add("HTTP half-closed", "ended", ("ended",))
-
-    def send_garbage(self):
-        with self.open() as connection:
-            connection.sendall(self.random.choice([
-                self.random.randbytes(200) + b"\r\n\r\n",
-                self.post("/v1/completions", {"model": "demo"})[:-1] + b"\xff",
-                self.post("/v1/completions", {"prompt": [["deep"]]})]))
-            reply = connection.recv(4096)
-        if not reply.startswith(b"HTTP/1.1 4"):
-            self.record.fail("HTTP garbage", f"{reply!r}")
-        self.record.add("HTTP garbage", "refused", ("refused",))
-
-    def scrape(self):
-        connection = http.client.HTTPConnection(*self.http_address, timeout=HUNG_SECONDS)
-        try:
-            for path in ("/metrics", "/v1/models", "/healthz"):
-                connection.request("GET", path)
-                response = connection.getresponse()
-                response.read()
-                self.record.add(f"HTTP {path}", response.status, (200,))
-        finally:
-            connection.close()
 
 
 PROMPTS = [[1, 2, 3, 4, 5], list(range(20, 60)), [7] * 70]

@@ -95,7 +95,7 @@ class Stubs:
 
 
 def details(error):
-    """The messages of google.rpc.Status that an RpcError carries, by the last part of their name."""
+    """The messages of google.rpc.Status in an RpcError, by the last part of their names."""
     found = {}
     for key, value in error.trailing_metadata() or ():
         if key != "grpc-status-details-bin":
