@@ -20,6 +20,7 @@ Command MemoryCommand();
 Command SynthCommand();
 Command BenchLoadCommand();
 Command BenchQuantizeCommand();
+Command BenchServeCommand();
 Command VersionCommand();
 
 // In the order of the list of commands.
