@@ -8,6 +8,8 @@
 #   bench       quantizing and dequantizing beside copies, loading llama-8b from memory
 #   35b         dense-35b and qwen3.5-35b-a3b, real data in a tmpfs: a budget of exactly plan.peak +
 #               runtime, then 32 GB; the card is sampled, the process never exceeds its budget
+#   mix         sixteen clients load, generate, cancel and unload small models at random for MIX_SECONDS
+#               (60); afterwards ledger and card are as before
 #
 # BUNDLE (default bundle/ or build/bundle) says where the programs are; LARGE_DIR where the 35B data
 # may go (default: a tmpfs of 100 GB that is mounted for the run, which needs root). Needs bash and
@@ -180,6 +182,58 @@ section_35b() {
     load_within "$shape" "$directory" 32000000000 answers
     rm -rf "$directory"
   done
+}
+
+# What one client of the mix does until END. Says what was answered in another way than it may be.
+mix_client() {  # mix_client SEED END
+  RANDOM=$1
+  local models=(demo-model models/qwen3_5 models/mixtral models/gemma3 nothing)
+  local model name code
+  while (($(date +%s) < $2)); do
+    model=${models[RANDOM % ${#models[@]}]}
+    name=${model##*/}
+    code=0
+    case $((RANDOM % 8)) in
+      0 | 1) timeout "$((RANDOM % 3 + 1))" "$nibble" load "$name" "$model" --max-context-tokens 128 ;;
+      2) "$nibble" unload "$name" --drain-timeout "$((RANDOM % 2))s" ;;
+      3) timeout -s INT 0.2 "$nibble" generate "$name" --token-ids 3,1,4,1,5 --max-tokens 100 --ignore-eos ;;
+      4) "$nibble" ps ;;
+      *) "$nibble" generate "$name" --token-ids 3,1,4,1,5 --max-tokens "$((RANDOM % 60 + 1))" --seed "$RANDOM" ;;
+    esac > /dev/null 2> "$work/mix.$1" || code=$?
+    case $code in
+      0 | 124 | 130) echo "$code" ;;
+      1) grep -oE '^[A-Z_]+' "$work/mix.$1" | head -1 ;;
+      *) echo "exit $code: $(head -1 "$work/mix.$1")" ;;
+    esac
+  done
+}
+
+section_mix() {
+  local end clients=() client
+  start_daemon 8000000000 "$PWD/tests/data"
+  local before_mib
+  before_mib=$(gpu_mib used)
+  end=$(($(date +%s) + ${MIX_SECONDS:-60}))
+  for client in $(seq 16); do
+    mix_client "$client" "$end" > "$work/answers.$client" &
+    clients+=($!)
+  done
+  wait "${clients[@]}"
+  sort "$work"/answers.* | uniq -c | sort -rn
+  ! grep -hE '^(exit|INTERNAL|UNKNOWN|DATA_LOSS)' "$work"/answers.* || fail "a client got what nobody may get"
+  for client in demo-model qwen3_5 mixtral gemma3; do
+    "$nibble" unload "$client" > /dev/null 2>&1 || true
+  done
+  local left
+  left=$("$nibble" memory --json | grep -c '"model":' || true)
+  ((left == 0)) || fail "$left models are left in the ledger"
+  local after_mib
+  after_mib=$(gpu_mib used)
+  echo "the card: $before_mib MiB before, $after_mib after"
+  # Modules and queues are there from the start; what the driver keeps of graphs may stay.
+  ((after_mib - before_mib <= 64)) || fail "the card did not get everything back"
+  ! grep 'level=error' "$work/daemon.log" || fail "the daemon logged errors"
+  stop_daemon
 }
 
 command -v nvidia-smi > /dev/null || fail "no nvidia-smi: this machine has no NVIDIA driver"
