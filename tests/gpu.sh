@@ -187,18 +187,19 @@ section_35b() {
 # What one client of the mix does until END. Says what was answered in another way than it may be.
 mix_client() {  # mix_client SEED END
   RANDOM=$1
-  local models=(demo-model models/qwen3_5 models/mixtral models/gemma3 nothing)
-  local model name code
+  local names=(NF4 FP4 AS_STORED nothing)
+  local name source code
   while (($(date +%s) < $2)); do
-    model=${models[RANDOM % ${#models[@]}]}
-    name=${model##*/}
+    name=${names[RANDOM % ${#names[@]}]}
+    source=demo-model
+    [[ $name != nothing ]] || source=models/cohere/nothing
     code=0
     case $((RANDOM % 8)) in
-      0 | 1) timeout "$((RANDOM % 3 + 1))" "$nibble" load "$name" "$model" --max-context-tokens 128 ;;
+      0 | 1) timeout "$((RANDOM % 3 + 1))" "$nibble" load "$name" "$source" --format "${name/nothing/NF4}" ;;
       2) "$nibble" unload "$name" --drain-timeout "$((RANDOM % 2))s" ;;
-      3) timeout -s INT 0.2 "$nibble" generate "$name" --token-ids 3,1,4,1,5 --max-tokens 100 --ignore-eos ;;
+      3) timeout -s INT 0.2 "$nibble" generate "$name" "Once upon a time" --max-tokens 500 ;;
       4) "$nibble" ps ;;
-      *) "$nibble" generate "$name" --token-ids 3,1,4,1,5 --max-tokens "$((RANDOM % 60 + 1))" --seed "$RANDOM" ;;
+      *) "$nibble" generate "$name" "Leo took a green key" --max-tokens "$((RANDOM % 60 + 1))" --seed "$RANDOM" ;;
     esac > /dev/null 2> "$work/mix.$1" || code=$?
     case $code in
       0 | 124 | 130) echo "$code" ;;
@@ -221,7 +222,7 @@ section_mix() {
   wait "${clients[@]}"
   sort "$work"/answers.* | uniq -c | sort -rn
   ! grep -hE '^(exit|INTERNAL|UNKNOWN|DATA_LOSS)' "$work"/answers.* || fail "a client got what nobody may get"
-  for client in demo-model qwen3_5 mixtral gemma3; do
+  for client in NF4 FP4 AS_STORED; do
     "$nibble" unload "$client" > /dev/null 2>&1 || true
   done
   local left
