@@ -6,8 +6,8 @@
 #include <span>
 #include <vector>
 
-#include "kernels/linear.h"
 #include "kernels/matrix_rows.h"
+#include "kernels/row_products.h"
 #include "kernels/sampling.h"
 
 namespace nibble {
@@ -110,9 +110,16 @@ absl::Status HostStepOps::Linear(Queue&, const LinearArgs& args) {
   if (row_count == 0) {
     return absl::OkStatus();
   }
-  const MatrixShape& shape = args.weight.shape;
-  pool_.ParallelFor(shape.rows, LinearGrain(shape.columns), [&](int64_t first, int64_t last) {
-    MultiplyRows(args.weight, sources.data(), targets.data(), row_count, first, last);
+  const RowProducts products(args.weight.shape, args.products, sources, targets);
+  std::byte* const prepared = PreparedMemory(products.prepared_bytes());
+  pool_.ParallelFor(products.piece_count(), 1, [&](int64_t first, int64_t last) {
+    for (int64_t piece = first; piece < last; ++piece) {
+      products.Prepare(piece, prepared);
+    }
+  });
+  const int64_t grain = products.Grain(pool_.thread_count());
+  pool_.ParallelFor(args.weight.shape.rows, grain, [&](int64_t first, int64_t last) {
+    products.Multiply(args.weight.planes, prepared, first, last);
     if (args.bias.span.empty()) {
       return;
     }
