@@ -3,10 +3,10 @@
 namespace nibble {
 
 std::vector<Command> AllCommands() {
-  return {ServeCommand(),  PlanCommand(),   LoadCommand(),      UnloadCommand(),
-          PsCommand(),     MemoryCommand(), GenerateCommand(),  ChatCommand(),
-          ExportCommand(), SynthCommand(),  BenchLoadCommand(), BenchQuantizeCommand(),
-          VersionCommand()};
+  return {ServeCommand(),       PlanCommand(),        LoadCommand(),         UnloadCommand(),
+          PsCommand(),          MemoryCommand(),      GenerateCommand(),     ChatCommand(),
+          ExportCommand(),      SynthCommand(),       BenchLoadCommand(),    BenchQuantizeCommand(),
+          BenchLinearCommand(), BenchDecodeCommand(), BenchPrefillCommand(), VersionCommand()};
 }
 
 }  // namespace nibble

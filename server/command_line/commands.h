@@ -20,6 +20,9 @@ Command MemoryCommand();
 Command SynthCommand();
 Command BenchLoadCommand();
 Command BenchQuantizeCommand();
+Command BenchLinearCommand();
+Command BenchDecodeCommand();
+Command BenchPrefillCommand();
 Command VersionCommand();
 
 // In the order of the list of commands.

@@ -9,7 +9,7 @@ import sys
 from harness import REPOSITORY, Case, main, nibble
 
 COMMANDS = ["serve", "plan", "load", "unload", "ps", "memory", "generate", "chat", "export", "synth", "bench load",
-            "bench quantize", "version"]
+            "bench quantize", "bench linear", "bench decode", "bench prefill", "version"]
 
 
 def documents():
