@@ -4,8 +4,8 @@
 #
 #   deploy/bundle.sh [--gpu-tests] [--build DIR] [OUT]
 #
-#   --gpu-tests   also gpu_tests and quantize_bench, for tests/gpu.sh on a machine with a GPU; checks
-#                 that tree and bundle together stay under 60 MiB
+#   --gpu-tests   also gpu_tests, linear_bench and quantize_bench, for tests/gpu.sh on a machine with a
+#                 GPU; checks that tree and bundle together stay under 60 MiB
 #   --build DIR   where the programs were built (default build/release)
 #   OUT           default build/bundle; replaced
 #
@@ -20,7 +20,7 @@ limit_bytes=0
 while (($# > 0)); do
   case "$1" in
     --gpu-tests)
-      programs=(nibble gpu_tests quantize_bench)
+      programs=(nibble gpu_tests linear_bench quantize_bench)
       limit_bytes=$((60 << 20))
       ;;
     --build)

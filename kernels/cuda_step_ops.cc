@@ -18,9 +18,9 @@ absl::Status CudaStepOps::Launch(Queue& queue, const Args& args,
 }
 
 absl::Status CudaStepOps::LoadKernels() {
-  for (const auto load :
-       {LoadStepElementwise, LoadEmbedNorm, LoadLinear, LoadStoreKv, LoadPagedAttention,
-        LoadExperts, LoadExpertLinear, LoadDeltaRule, LoadSample}) {
+  for (const auto load : {LoadStepElementwise, LoadEmbedNorm, LoadLinear, LoadLinearMma,
+                          LoadStoreKv, LoadPagedAttention, LoadExperts, LoadExpertLinear,
+                          LoadExpertLinearMma, LoadDeltaRule, LoadSample}) {
     if (absl::Status status = context_.Check(load(), "cudaFuncGetAttributes"); !status.ok()) {
       return status;
     }

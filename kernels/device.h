@@ -34,11 +34,13 @@ struct DeviceTraits {
   int64_t alignment_bytes;    // Of each tensor within the slab.
   int64_t granularity_bytes;  // Each allocation takes a multiple of this, exactly.
   bool host_visible;          // Device memory can be read and written by the host (HostView).
+  int64_t recorded_operation_bytes;  // Of the driver's memory, for each operation of a Recording.
 };
 
-inline constexpr DeviceTraits kHostTraits = {DeviceKind::kHost, 256, 4_KiB, true};
-// cudaMalloc is exact for sizes that are multiples of 2 MiB (H200, driver 580).
-inline constexpr DeviceTraits kCudaTraits = {DeviceKind::kCuda, 256, 2_MiB, false};
+inline constexpr DeviceTraits kHostTraits = {DeviceKind::kHost, 256, 4_KiB, true, 0};
+// cudaMalloc is exact for sizes that are multiples of 2 MiB, and a node of a graph takes about 3.5
+// KiB (H200, driver 580).
+inline constexpr DeviceTraits kCudaTraits = {DeviceKind::kCuda, 256, 2_MiB, false, 3584};
 
 // A range of device memory. It can be sliced and passed on, but host code cannot dereference it, so
 // that mixing up host and device memory does not compile.

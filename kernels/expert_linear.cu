@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "kernels/expert_pairs.cuh"
 #include "kernels/linear_few.cuh"
 #include "kernels/linear_tile.cuh"
 #include "kernels/matrix_elements.cuh"
@@ -12,35 +13,6 @@
 
 namespace nibble {
 namespace {
-
-// From this many rows an expert on, on average, its matrix is brought to fp32 once for all of
-// them. A guess: below, most of a tile's rows would be empty.
-constexpr int64_t kGroupedRowsMin = 4;
-
-constexpr int kTileWarps = kTileThreads / kWarpThreads;
-
-// A step's rows and the experts that each goes to. A pair is a row and one of its experts.
-struct Pairs {
-  LiveCount rows;
-  int top_k;
-  int expert_count;
-  const int32_t* experts;  // [M, top_k]
-  Rows source;             // [M, K] or [M, top_k, K]
-  Rows target;             // [M, top_k, N]
-  bool wide_rows;          // As far as shapes and the source tell.
-
-  // The device alone knows where a matrix lies. One that is fused with others may lie anywhere.
-  template <ElementKind kKind>
-  __device__ __forceinline__ bool IsWide(const MatrixPlanes& planes) const {
-    return wide_rows && planes.data % (kKind == ElementKind::kFourBit ? 4 : 16) == 0;
-  }
-  __device__ __forceinline__ const float* SourceOf(int64_t pair) const {
-    return source.At(pair / top_k, source.groups == 1 ? 0 : pair % top_k);
-  }
-  __device__ __forceinline__ float* TargetOf(int64_t pair) const {
-    return target.At(pair / top_k, pair % top_k);
-  }
-};
 
 // Each pair reads its expert's matrix.
 //
@@ -77,40 +49,6 @@ __global__ void __launch_bounds__(kFewThreads)
   }
 }
 
-// Writes the rows of pairs number `begin` to begin + 63 of an expert, in their order, and returns
-// how many pairs the expert has in all. "Expert" E stands for those that there are not.
-__device__ int CollectPairs(const Pairs& pairs, int64_t pair_count, int expert, int begin,
-                            TileShared& shared) {
-  __shared__ int warp_counts[kTileWarps];
-  const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
-  const int warp = static_cast<int>(threadIdx.x) / kWarpThreads;
-  int count = 0;
-  for (int64_t base = 0; base < pair_count; base += kTileThreads) {
-    const int64_t pair = base + threadIdx.x;
-    int found = -1;
-    if (pair < pair_count) {
-      found = pairs.experts[pair];
-      found = found < 0 || found >= pairs.expert_count ? pairs.expert_count : found;
-    }
-    const unsigned int matches = __ballot_sync(kAllLanes, found == expert);
-    if (lane == 0) {
-      warp_counts[warp] = __popc(matches);
-    }
-    __syncthreads();
-    int place = count + __popc(matches & ((1u << lane) - 1)) - begin;
-    for (int w = 0; w < kTileWarps; ++w) {
-      place += w < warp ? warp_counts[w] : 0;
-      count += warp_counts[w];
-    }
-    if (found == expert && place >= 0 && place < kTileRows) {
-      shared.sources[place] = pairs.SourceOf(pair);
-      shared.targets[place] = pairs.TargetOf(pair);
-    }
-    __syncthreads();
-  }
-  return count;
-}
-
 // A CTA multiplies 128 rows of an expert's matrix with all rows that go to the expert, 64 at a
 // time; for each 64 it looks through all pairs, which are few bytes next to the matrix.
 //
@@ -128,7 +66,8 @@ __global__ void __launch_bounds__(kTileThreads)
   LoadTable(form, shared.table);
   int count = 1;  // At least one look.
   for (int begin = 0; begin < count; begin += kTileRows) {
-    count = CollectPairs(pairs, pair_count, expert, begin, shared);
+    count = CollectPairs<kTileThreads, kTileRows>(pairs, pair_count, expert, begin, shared.sources,
+                                                  shared.targets);
     const int row_count = min(count - begin, kTileRows);
     if (row_count <= 0) {
       return;
@@ -155,19 +94,10 @@ __global__ void __launch_bounds__(kTileThreads)
 
 template <ElementKind kKind>
 void LaunchKind(const ExpertLinearArgs& args, cudaStream_t stream) {
-  Pairs pairs = {};
-  pairs.rows = LiveCountOf(args.rows);
-  pairs.top_k = static_cast<int>(args.top_k);
-  pairs.expert_count = static_cast<int>(args.expert_count);
-  pairs.experts = PointerTo<const int32_t>(args.experts);
-  pairs.source = RowsOf(args.source);
-  pairs.target = RowsOf(args.target);
-  pairs.wide_rows = args.shape.columns % kVectorElements == 0 &&
-                    IsAligned(args.source.span.address(), 16) && args.source.row_stride % 4 == 0 &&
-                    args.source.group_stride % 4 == 0;
+  const Pairs pairs = PairsOf(args);
   const auto* const matrices = PointerTo<const MatrixPlanes>(args.table);
   const int64_t pair_count = args.rows.bound * args.top_k;
-  if (pair_count < kGroupedRowsMin * args.expert_count) {
+  if (args.products.batch_invariant || pair_count < kGroupedRowsMin * args.expert_count) {
     const dim3 grid(CtasFor(args.shape.rows, kFewColumns), static_cast<unsigned int>(pair_count));
     ExpertPairKernel<kKind>
         <<<grid, kFewThreads, 0, stream>>>(pairs, MatrixFormOf(args.shape), matrices);
@@ -182,6 +112,9 @@ void LaunchKind(const ExpertLinearArgs& args, cudaStream_t stream) {
 }  // namespace
 
 cudaError_t LaunchExpertLinear(const ExpertLinearArgs& args, cudaStream_t stream) {
+  if (args.products.arithmetic == Arithmetic::kBf16 && LaunchExpertLinearMma(args, stream)) {
+    return cudaGetLastError();
+  }
   switch (ElementKindOf(args.shape.format)) {
     case ElementKind::kF32:
       LaunchKind<ElementKind::kF32>(args, stream);

@@ -1,5 +1,6 @@
-// Linear layers. Two kernels, chosen by the bound of rows alone, which is the same whenever a step
-// is replayed.
+// Linear layers in fp32, for the check mode and for what the tensor cores' kernels do not take. Two
+// kernels, chosen by the bound of rows alone, which is the same whenever a step is replayed; the
+// one for few rows, whose sums do not depend on the bound, if products must be batch-invariant.
 
 #include <cuda_runtime.h>
 
@@ -88,7 +89,7 @@ void LaunchTiles(const LinearArgs& args, cudaStream_t stream) {
 
 template <ElementKind kKind, bool kWide>
 void LaunchByBound(const LinearArgs& args, cudaStream_t stream) {
-  if (args.rows.bound > kFewBoundMax) {
+  if (args.rows.bound > kFewBoundMax && !args.products.batch_invariant) {
     LaunchTiles<kKind, kWide>(args, stream);
   } else if (args.rows.bound == 1) {
     LaunchFew<kKind, kWide, 1>(args, stream);
@@ -122,6 +123,9 @@ cudaError_t LoadKind() {
 }  // namespace
 
 cudaError_t LaunchLinear(const LinearArgs& args, cudaStream_t stream) {
+  if (args.products.arithmetic == Arithmetic::kBf16 && LaunchLinearMma(args, stream)) {
+    return cudaGetLastError();
+  }
   switch (ElementKindOf(args.weight.shape.format)) {
     case ElementKind::kF32:
       LaunchByWidth<ElementKind::kF32>(args, stream);

@@ -28,6 +28,12 @@ cudaError_t LoadEmbedNorm();
 cudaError_t LaunchLinear(const LinearArgs& args, cudaStream_t stream);
 cudaError_t LoadLinear();
 
+// linear_mma.cu, on tensor cores. False, and nothing is launched, if they do not take these
+// matrices: F32, 4 bits in blocks of 32 or double-quantized, odd shapes, places that are not
+// aligned. Called by LaunchLinear() alone.
+bool LaunchLinearMma(const LinearArgs& args, cudaStream_t stream);
+cudaError_t LoadLinearMma();
+
 // store_kv.cu
 cudaError_t LaunchStoreKv(const StoreKvArgs& args, cudaStream_t stream);
 cudaError_t LoadStoreKv();
@@ -44,6 +50,10 @@ cudaError_t LoadExperts();
 // expert_linear.cu
 cudaError_t LaunchExpertLinear(const ExpertLinearArgs& args, cudaStream_t stream);
 cudaError_t LoadExpertLinear();
+
+// expert_linear_mma.cu, as linear_mma.cu. Called by LaunchExpertLinear() alone.
+bool LaunchExpertLinearMma(const ExpertLinearArgs& args, cudaStream_t stream);
+cudaError_t LoadExpertLinearMma();
 
 // delta_rule.cu
 cudaError_t LaunchShortConvolution(const ShortConvolutionArgs& args, cudaStream_t stream);

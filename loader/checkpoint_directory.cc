@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "loader/nested_directory.h"
 #include "loader/open_beneath.h"
 #include "loader/printable.h"
 
@@ -134,6 +135,28 @@ class PosixDirectory : public CheckpointDirectory {
     return std::make_unique<PosixFile>(*std::move(fd), std::string(file_name));
   }
 
+  absl::StatusOr<std::shared_ptr<const CheckpointDirectory>> OpenDirectory(
+      absl::string_view directory_name) const {
+    if (!IsPlainFileName(directory_name)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("expected a plain directory name, found ", Printable(directory_name)));
+    }
+    std::string path = absl::StrCat(path_, "/", directory_name);
+    const absl::StatusOr<FileDescriptor> fd =
+        OpenBeneath(root_fd_.get(), root_is_slash_, path, O_RDONLY | O_DIRECTORY, directory_name);
+    if (!fd.ok()) {
+      return fd.status();
+    }
+    FileDescriptor root_fd(fcntl(root_fd_.get(), F_DUPFD_CLOEXEC, 0));
+    if (!root_fd.valid()) {
+      return ErrnoStatus(errno, directory_name);
+    }
+    return std::make_shared<const PosixDirectory>(
+        std::move(root_fd), root_is_slash_, std::move(path),
+        absl::StrCat(name_, "/", directory_name),
+        absl::StrCat(canonical_name_, "/", directory_name));
+  }
+
  private:
   static absl::string_view KindOf(mode_t mode) {
     if (S_ISDIR(mode)) {
@@ -171,6 +194,13 @@ class PosixDirectory : public CheckpointDirectory {
 };
 
 }  // namespace
+
+absl::StatusOr<std::shared_ptr<const CheckpointDirectory>> OpenNestedDirectory(
+    const CheckpointDirectory& directory, absl::string_view directory_name) {
+  const auto* const opened = dynamic_cast<const PosixDirectory*>(&directory);
+  return opened == nullptr ? absl::NotFoundError(Printable(directory_name))
+                           : opened->OpenDirectory(directory_name);
+}
 
 absl::StatusOr<std::shared_ptr<const CheckpointDirectory>> OpenCheckpointDirectory(
     absl::string_view root, absl::string_view path, absl::string_view name) {

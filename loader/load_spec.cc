@@ -21,6 +21,7 @@ constexpr size_t kGlobBytesMax = 512;
 constexpr int64_t kContextTokensMax = int64_t{1} << 27;
 constexpr int64_t kSequencesMax = int64_t{1} << 16;
 constexpr int64_t kPrefillChunkTokensMax = int64_t{1} << 20;
+constexpr int64_t kStateSnapshotsMax = int64_t{1} << 16;
 constexpr int64_t kKvCacheBytesMax = int64_t{1} << 50;
 
 absl::Status CheckGlobs(absl::string_view option, const std::vector<std::string>& globs) {
@@ -100,6 +101,7 @@ absl::Status Validate(const ServingSpec& spec) {
   status.Update(CheckRange("kv_cache_bytes", spec.kv_cache_bytes, kKvCacheBytesMax));
   status.Update(
       CheckRange("prefill_chunk_tokens", spec.prefill_chunk_tokens, kPrefillChunkTokensMax));
+  status.Update(CheckRange("state_snapshots", spec.state_snapshots, kStateSnapshotsMax));
   return status;
 }
 

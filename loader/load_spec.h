@@ -46,6 +46,7 @@ struct ServingSpec {
   KvCacheType kv_cache_type = KvCacheType::kF16;
   int64_t prefill_chunk_tokens = 0;
   bool weights_only = false;
+  int64_t state_snapshots = 0;  // Of linear attention, kept for prompts that begin alike.
 
   friend bool operator==(const ServingSpec&, const ServingSpec&) = default;
 };

@@ -185,6 +185,7 @@ v1::Serving ServingMessage(const ServingSpec& spec) {
   message.set_kv_cache_dtype(KvCacheMessage(spec.kv_cache_type));
   message.set_prefill_chunk_tokens(Wire(spec.prefill_chunk_tokens));
   message.set_weights_only(spec.weights_only);
+  message.set_state_snapshots(Wire(spec.state_snapshots));
   return message;
 }
 

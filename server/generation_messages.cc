@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/error_details.h"
 #include "server/engine/text/response_format.h"
+#include "server/openai_tools.h"
 
 namespace nibble {
 namespace {
@@ -55,7 +56,7 @@ absl::StatusOr<TemplateJson> MessageJson(const v1::Message& message) {
   return json;
 }
 
-absl::StatusOr<std::string> RenderMessages(const ModelText& text, const PromptInput& input) {
+absl::StatusOr<RenderedPrompt> RenderMessages(const ModelText& text, const PromptInput& input) {
   if (input.messages->size() > kMessagesMax) {
     return BadField("messages", absl::StrCat("expected at most ", kMessagesMax, ", found ",
                                              input.messages->size()));
@@ -121,6 +122,15 @@ void ReadSampling(const v1::GenerateRequest& message, SamplingOptions& sampling)
   }
 }
 
+std::string CallsJson(const std::vector<ToolCall>& calls) {
+  TemplateJson json = TemplateJson::array();
+  for (const ToolCall& call : calls) {
+    json.push_back(
+        ToolCallJson(call, absl::StrCat("call_", absl::Hex(DrawSeed(), absl::kZeroPad16))));
+  }
+  return json.dump(-1, ' ', false, TemplateJson::error_handler_t::replace);
+}
+
 }  // namespace
 
 absl::StatusOr<Prompt> ReadPrompt(const ModelText& text, const PromptInput& input) {
@@ -140,11 +150,12 @@ absl::StatusOr<Prompt> ReadPrompt(const ModelText& text, const PromptInput& inpu
   options.add_special_tokens = input.add_special_tokens;
   options.parse_special = input.parse_special;
   if (has_messages) {
-    absl::StatusOr<std::string> rendered = RenderMessages(text, input);
+    absl::StatusOr<RenderedPrompt> rendered = RenderMessages(text, input);
     if (!rendered.ok()) {
       return rendered.status();
     }
-    prompt.rendered = *std::move(rendered);
+    prompt.rendered = std::move(rendered->text);
+    prompt.format = std::move(rendered->format);
     // The template has written the special tokens itself.
     options.add_special_tokens = false;
     options.parse_special = true;
@@ -176,13 +187,20 @@ absl::StatusOr<TextRequest> ParseGenerate(const v1::GenerateRequest& message, co
   }
   TextRequest request;
   const v1::ResponseFormat& format = message.response_format();
+  if (message.split_answer()) {
+    request.format = std::move(prompt->format);
+  }
   if (format.json_object() || format.has_json_schema()) {
+    // What follows a format is no call, whatever it looks like.
+    AnswerFormat answer = request.format.value_or(AnswerFormat());
+    answer.calls = CallForm::kNone;
     absl::StatusOr<ConstraintMaker> maker = MakeJsonFormat(
-        format.has_json_schema() ? std::optional(format.json_schema()) : std::nullopt, text,
+        format.has_json_schema() ? std::optional(format.json_schema()) : std::nullopt, answer, text,
         vocabulary_size);
     if (!maker.ok()) {
       return maker.status();
     }
+    request.format = std::move(answer);
     request.make_constraint = *std::move(maker);
   }
   request.prompt = std::move(prompt->token_ids);
@@ -204,6 +222,10 @@ v1::GenerateResponse GenerateMessage(const TextEvent& event, bool log_probabilit
   v1::GenerateResponse message;
   message.set_index(static_cast<uint32_t>(event.index));
   message.set_text(event.text);
+  message.set_reasoning(event.reasoning);
+  if (!event.calls.empty()) {
+    message.set_tool_calls_json(CallsJson(event.calls));
+  }
   for (const GeneratedToken& token : event.tokens) {
     message.add_token_ids(token.id);
     if (log_probabilities) {
@@ -218,7 +240,7 @@ v1::GenerateResponse GenerateMessage(const TextEvent& event, bool log_probabilit
     }
   }
   if (event.end.has_value()) {
-    message.set_finish_reason(event.end->reason == FinishReason::kStop ? "stop" : "length");
+    message.set_finish_reason(std::string(event.finish_reason()));
     message.mutable_usage()->set_prompt_tokens(static_cast<uint64_t>(event.end->prompt_tokens));
     message.mutable_usage()->set_generated_tokens(
         static_cast<uint64_t>(event.end->generated_tokens));

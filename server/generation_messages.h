@@ -30,6 +30,7 @@ struct PromptInput {
 struct Prompt {
   std::vector<int32_t> token_ids;
   std::string rendered;  // By the chat template, of messages.
+  AnswerFormat format;   // Of messages: what the template says of answers.
 };
 
 // Renders and tokenizes. Takes up to seconds for megabytes of text: not for a thread of gRPC.

@@ -1,7 +1,6 @@
 #include "server/generation_service.h"
 
 #include <algorithm>
-#include <cmath>
 #include <memory>
 #include <utility>
 
@@ -11,6 +10,7 @@
 #include "server/generation_messages.h"
 #include "server/grpc_status.h"
 #include "server/host_memory.h"
+#include "server/score_call.h"
 
 namespace nibble {
 namespace {
@@ -21,74 +21,6 @@ constexpr size_t kPreparingMax = 1024;
 absl::Time DeadlineOf(const grpc::CallbackServerContext& context) {
   return absl::FromChrono(context.deadline());
 }
-
-// Follows one scored text to its end. The engine's thread, which tells of it, must not wait: what
-// it says is short.
-class ScoreCall {
- public:
-  using Done = std::function<void(const absl::Status&)>;
-
-  // `response` lives until `done` was called, which is once.
-  static void Start(ModelHandle handle, std::vector<int32_t> token_ids, absl::Time deadline,
-                    v1::ScoreResponse& response, Done done) {
-    auto call = std::make_shared<ScoreCall>(std::move(handle), response, std::move(done));
-    const absl::StatusOr<Engine*> engine = call->handle_.engine();
-    if (!engine.ok()) {
-      call->done_(engine.status());
-      return;
-    }
-    response.mutable_token_ids()->Add(token_ids.begin(), token_ids.end());
-    GenerationRequest request;
-    request.prompt = std::move(token_ids);
-    request.score_prompt = true;
-    request.deadline = deadline;
-    absl::StatusOr<std::shared_ptr<Generation>> generation =
-        (*engine)->Submit(std::move(request), [call] { call->Take(); });
-    if (!generation.ok()) {
-      call->done_(generation.status());
-      return;
-    }
-    {
-      MutexLock lock(call->mutex_);
-      call->generation_ = *std::move(generation);
-    }
-    call->Take();
-  }
-
-  ScoreCall(ModelHandle handle, v1::ScoreResponse& response, Done done)
-      : handle_(std::move(handle)), response_(response), done_(std::move(done)) {}
-
- private:
-  void Take() {
-    std::optional<GenerationEnd> end;
-    std::shared_ptr<Generation> ended;  // Its notifier holds us: not to be freed under the lock.
-    {
-      MutexLock lock(mutex_);
-      if (generation_ == nullptr) {
-        return;
-      }
-      while (const std::optional<GeneratedToken> token = generation_->Next()) {
-        response_.add_log_probabilities(token->log_probability);
-        sum_ += double{token->log_probability};
-      }
-      end = generation_->end();
-      if (!end.has_value()) {
-        return;
-      }
-      ended = std::move(generation_);
-    }
-    const int count = response_.log_probabilities_size();
-    response_.set_perplexity(count == 0 ? 0 : std::exp(-sum_ / count));
-    done_(end->status);
-  }
-
-  const ModelHandle handle_;
-  v1::ScoreResponse& response_;
-  const Done done_;
-  Mutex mutex_;
-  std::shared_ptr<Generation> generation_ ABSL_GUARDED_BY(mutex_);  // Until it has ended.
-  double sum_ ABSL_GUARDED_BY(mutex_) = 0;
-};
 
 }  // namespace
 
@@ -103,33 +35,7 @@ grpc::ServerWriteReactor<v1::GenerateResponse>* GenerationService::Generate(
 grpc::ServerUnaryReactor* GenerationService::Score(grpc::CallbackServerContext* context,
                                                    const v1::ScoreRequest* request,
                                                    v1::ScoreResponse* response) {
-  grpc::ServerUnaryReactor* const reactor = context->DefaultReactor();
-  const absl::Time deadline = DeadlineOf(*context);
-  const auto finish = [this, reactor, request](const absl::Status& status) {
-    Finish(reactor, "Score", request->model(), status);
-  };
-  const auto run = [this, request, response, deadline, finish] {
-    absl::StatusOr<ModelHandle> handle = registry_.Acquire(request->model());
-    if (!handle.ok()) {
-      finish(handle.status());
-      return;
-    }
-    absl::StatusOr<Prompt> prompt = WithinHostMemory(request->model(), [&] {
-      PromptInput input;
-      input.text = &request->prompt();
-      input.token_ids = &request->token_ids();
-      return ReadPrompt(*handle->text(), input);
-    });
-    if (!prompt.ok()) {
-      finish(prompt.status());
-      return;
-    }
-    ScoreCall::Start(*std::move(handle), std::move(prompt->token_ids), deadline, *response, finish);
-  };
-  if (preparer_.Post(run) != TaskThread::Posted::kYes) {
-    finish(absl::ResourceExhaustedError("too many prompts wait; try again later"));
-  }
-  return reactor;
+  return ScoreCall::Start(registry_, logger_, preparer_, *request, *response, DeadlineOf(*context));
 }
 
 grpc::ServerUnaryReactor* GenerationService::Tokenize(grpc::CallbackServerContext* context,

@@ -9,6 +9,7 @@
 #include "absl/strings/str_join.h"
 #include "kernels/check.h"
 #include "kernels/error_details.h"
+#include "server/device_room.h"
 #include "server/host_memory.h"
 
 namespace nibble {
@@ -219,7 +220,7 @@ absl::StatusOr<LoadedModel> LoadQueue::CarryOut(
   if (!reservation.ok()) {
     return reservation.status();
   }
-  if (absl::Status status = CheckDeviceHasRoom(*entry, *planned->plan); !status.ok()) {
+  if (absl::Status status = CheckRoom(*entry, *planned); !status.ok()) {
     return status;
   }
   absl::StatusOr<std::unique_ptr<Weights>> weights =
@@ -345,25 +346,19 @@ absl::StatusOr<VramBudget::Reservation> LoadQueue::Begin(
 }
 
 // The budget is a promise of ours; others on the card have made none.
-absl::Status LoadQueue::CheckDeviceHasRoom(const ModelEntry& entry, const LoadPlan& plan) {
+absl::Status LoadQueue::CheckRoom(const ModelEntry& entry, const PlannedCheckpoint& planned) {
   const absl::StatusOr<Device::Memory> memory = device_.QueryMemory();
   if (!memory.ok()) {
     return memory.status();
   }
-  if (memory->free_bytes >= plan.peak_bytes()) {
-    return absl::OkStatus();
+  RoomNeeded needed;
+  needed.model = entry.request.model;
+  needed.device = device_.name();
+  needed.peak_bytes = planned.plan->peak_bytes();
+  if (planned.serving.ok()) {
+    needed.recorded_bytes = (*planned.serving)->sizes.recorded_bytes;
   }
-  ErrorDetails details;
-  details.reason = "DEVICE_MEMORY_TAKEN";
-  details.resource = entry.request.model;
-  details.needed_bytes = plan.peak_bytes();
-  details.available_bytes = memory->free_bytes;
-  details.remedies = {absl::StrCat("end other processes that hold memory of ", device_.name())};
-  return WithDetails(absl::ResourceExhaustedError(absl::StrCat(
-                         entry.request.model, ": needs ", plan.peak_bytes(),
-                         " bytes, which the budget allows, but ", device_.name(), " has ",
-                         memory->free_bytes, " free: others have taken the rest")),
-                     details);
+  return CheckDeviceHasRoom(needed, *memory, budget_.Snapshot());
 }
 
 void LoadQueue::Finish(const EntryPointer& entry, absl::StatusOr<LoadedModel> model) {

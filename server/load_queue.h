@@ -65,7 +65,7 @@ class LoadQueue {
                                                           VramBudget::Reservation reservation);
   absl::StatusOr<VramBudget::Reservation> Begin(const EntryPointer& entry,
                                                 const std::shared_ptr<const LoadPlan>& plan);
-  absl::Status CheckDeviceHasRoom(const ModelEntry& entry, const LoadPlan& plan);
+  absl::Status CheckRoom(const ModelEntry& entry, const PlannedCheckpoint& planned);
   void TellWhy(const absl::Status& failure);
   absl::Status StartEngine(const EntryPointer& entry, const PlannedCheckpoint& planned,
                            LoadedModel& model);

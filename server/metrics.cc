@@ -107,6 +107,7 @@ Metrics::Metrics(const std::string& version, const std::string& cuda)
   loads_.Add({{"code", "OK"}});
   refusals_.Add({{"reason", "BUDGET_EXCEEDED"}});
   refusals_.Add({{"reason", "DEVICE_MEMORY_TAKEN"}});
+  refusals_.Add({{"reason", "RUNTIME_RESERVE_EXCEEDED"}});
   cache_fallbacks_.Add({{"reason", std::string(kCacheChecksum)}});
   cache_write_failures_.Add({{"reason", "DISK_FULL"}});
   CounterFamily(registry_, "nibble_evictions_total", "Models unloaded to make room, by reason")

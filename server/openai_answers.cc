@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "server/openai_tools.h"
 
 namespace nibble {
 namespace {
@@ -23,6 +24,7 @@ std::string ServerSentEvent(const TemplateJson& json) {
 OpenAiAnswers::OpenAiAnswers(const OpenAiRequest& request, std::shared_ptr<const ModelText> text,
                              absl::string_view id, absl::Time created)
     : text_(std::move(text)),
+      own_id_(id),
       id_(absl::StrCat(request.is_chat ? "chatcmpl-" : "cmpl-", id)),
       created_seconds_(absl::ToUnixSeconds(created)),
       model_(request.model),
@@ -37,7 +39,7 @@ OpenAiAnswers::OpenAiAnswers(const OpenAiRequest& request, std::shared_ptr<const
     first_tokens_.push_back(one.prompt.empty() ? 0 : one.prompt.front());
     prompt_tokens_ += std::ssize(one.prompt);
     for (int64_t index = 0; index < answers_; ++index) {
-      choices_.push_back({"", OpenAiLogProbabilities(*text_, is_chat_), nullptr, false});
+      choices_.push_back({"", "", nullptr, OpenAiLogProbabilities(*text_, is_chat_), nullptr});
     }
   }
 }
@@ -64,27 +66,40 @@ TemplateJson OpenAiAnswers::Head() const {
   return json;
 }
 
+// A message, or what a stream adds to it: takes what was collected.
+TemplateJson OpenAiAnswers::MessageJson(Choice& choice) const {
+  TemplateJson message = TemplateJson::object();
+  const bool is_first = !std::exchange(choice.begun, true);
+  const bool has_others = !choice.reasoning.empty() || !choice.calls.is_null();
+  if (is_first) {
+    message["role"] = "assistant";
+  }
+  if (!choice.text.empty() || (is_first && !has_others)) {
+    message["content"] = std::exchange(choice.text, "");
+  } else if (!stream_) {
+    message["content"] = nullptr;
+  }
+  if (!choice.reasoning.empty()) {
+    message["reasoning_content"] = std::exchange(choice.reasoning, "");
+  }
+  if (!choice.calls.is_null()) {
+    message["tool_calls"] = std::exchange(choice.calls, nullptr);
+  }
+  if (!stream_) {
+    message["refusal"] = nullptr;
+  }
+  return message;
+}
+
 // What was collected of the choice, and takes it.
 TemplateJson OpenAiAnswers::ChoiceJson(size_t index) {
   Choice& choice = choices_[index];
   TemplateJson json = TemplateJson::object();
   json["index"] = index;
-  std::string text = std::exchange(choice.text, "");
   if (!is_chat_) {
-    json["text"] = std::move(text);
+    json["text"] = std::exchange(choice.text, "");
   } else {
-    TemplateJson message = TemplateJson::object();
-    const bool is_first = !std::exchange(choice.begun, true);
-    if (is_first) {
-      message["role"] = "assistant";
-    }
-    if (is_first || !text.empty()) {
-      message["content"] = std::move(text);
-    }
-    if (!stream_) {
-      message["refusal"] = nullptr;
-    }
-    json[stream_ ? "delta" : "message"] = std::move(message);
+    json[stream_ ? "delta" : "message"] = MessageJson(choice);
   }
   json["logprobs"] = wants_log_probabilities_ && (!stream_ || !choice.log_probabilities.empty())
                          ? choice.log_probabilities.Take()
@@ -101,11 +116,28 @@ TemplateJson OpenAiAnswers::UsageJson() const {
   return json;
 }
 
+void OpenAiAnswers::Collect(const TextEvent& event, Choice& choice) {
+  choice.text += event.text;
+  choice.reasoning += event.reasoning;
+  for (const ToolCall& call : event.calls) {
+    TemplateJson json = ToolCallJson(call, absl::StrCat("call_", own_id_, call_count_++));
+    if (stream_) {
+      json["index"] = choice.call_count;
+    }
+    ++choice.call_count;
+    choice.calls.push_back(std::move(json));
+  }
+  if (event.end.has_value()) {
+    choice.finish_reason = std::string(event.finish_reason());
+    generated_tokens_ += event.end->generated_tokens;
+  }
+}
+
 std::string OpenAiAnswers::Add(size_t prompt_index, const TextEvent& event) {
   const size_t index =
       prompt_index * static_cast<size_t>(answers_) + static_cast<size_t>(event.index);
   Choice& choice = choices_[index];
-  choice.text += event.text;
+  Collect(event, choice);
   if (wants_log_probabilities_) {
     if (echo_ && !std::exchange(choice.begun, true)) {
       choice.log_probabilities.AddFirst(first_tokens_[prompt_index]);
@@ -116,12 +148,9 @@ std::string OpenAiAnswers::Add(size_t prompt_index, const TextEvent& event) {
       }
     }
   }
-  if (event.end.has_value()) {
-    choice.finish_reason = event.end->reason == FinishReason::kStop ? "stop" : "length";
-    generated_tokens_ += event.end->generated_tokens;
-  }
-  const bool has_news =
-      !choice.text.empty() || !choice.log_probabilities.empty() || event.end.has_value();
+  const bool has_news = !choice.text.empty() || !choice.reasoning.empty() ||
+                        !choice.calls.is_null() || !choice.log_probabilities.empty() ||
+                        event.end.has_value();
   if (!stream_ || !has_news) {
     return "";
   }

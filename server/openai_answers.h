@@ -33,18 +33,25 @@ class OpenAiAnswers {
 
  private:
   struct Choice {
-    std::string text;  // That was not sent yet.
+    // What was not sent yet.
+    std::string text;
+    std::string reasoning;
+    TemplateJson calls;  // An array, or null.
     OpenAiLogProbabilities log_probabilities;
     TemplateJson finish_reason;  // Null until it has ended.
     bool begun = false;
+    size_t call_count = 0;
   };
 
   bool IsTold(const GeneratedToken& token) const;
   TemplateJson Head() const;
+  void Collect(const TextEvent& event, Choice& choice);
+  TemplateJson MessageJson(Choice& choice) const;
   TemplateJson ChoiceJson(size_t index);
   TemplateJson UsageJson() const;
 
   const std::shared_ptr<const ModelText> text_;
+  const std::string own_id_;  // Without its kind.
   const std::string id_;
   const int64_t created_seconds_;
   const std::string model_;
@@ -58,6 +65,7 @@ class OpenAiAnswers {
   std::vector<int32_t> first_tokens_;  // Of each prompt.
   int64_t prompt_tokens_ = 0;
   int64_t generated_tokens_ = 0;
+  size_t call_count_ = 0;  // Of all choices: numbers their ids.
   std::vector<Choice> choices_;
 };
 

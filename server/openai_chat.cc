@@ -153,33 +153,4 @@ absl::StatusOr<TemplateJson> ReadMessages(const TemplateJson& messages) {
   return read;
 }
 
-absl::StatusOr<TemplateJson> ReadTools(const TemplateJson& tools) {
-  for (size_t index = 0; index < tools.size(); ++index) {
-    RequestFields tool(tools[index], At("tools", index));
-    if (tool.TakeString("type").value_or("") != "function") {
-      tool.Refuse("type", "expected \"function\"");
-    }
-    const TemplateJson* const function_json = tool.TakeObject("function");
-    if (function_json == nullptr) {
-      tool.Refuse("function", "expected an object");
-    }
-    if (absl::Status status = tool.Finish(); !status.ok()) {
-      return status;
-    }
-    RequestFields function(*function_json, absl::StrCat("tools[", index, "].function."));
-    if (!function.TakeString("name").has_value()) {
-      function.Refuse("name", "expected a string");
-    }
-    function.TakeString("description");
-    function.TakeObject("parameters");
-    if (function.TakeBool("strict").value_or(false)) {
-      function.Refuse("strict", "expected false: calls are not held to their schema");
-    }
-    if (absl::Status status = function.Finish(); !status.ok()) {
-      return status;
-    }
-  }
-  return tools;
-}
-
 }  // namespace nibble

@@ -1,4 +1,4 @@
-// The messages and tools of a chat as a chat template sees them.
+// The messages of a chat as a chat template sees them.
 
 #pragma once
 
@@ -13,10 +13,5 @@ namespace nibble {
 //
 // Errors: INVALID_ARGUMENT that names the field ("messages[2].role").
 absl::StatusOr<TemplateJson> ReadMessages(const TemplateJson& messages);
-
-// `tools`, checked and otherwise as they are.
-//
-// Errors: INVALID_ARGUMENT that names the field ("tools[0].function.name").
-absl::StatusOr<TemplateJson> ReadTools(const TemplateJson& tools);
 
 }  // namespace nibble

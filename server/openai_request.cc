@@ -9,8 +9,9 @@
 #include "absl/strings/str_cat.h"
 #include "kernels/error_details.h"
 #include "kernels/sample_ops.h"
-#include "server/engine/text/response_format.h"
 #include "server/openai_chat.h"
+#include "server/openai_response_format.h"
+#include "server/openai_tools.h"
 #include "server/request_fields.h"
 
 namespace nibble {
@@ -148,75 +149,8 @@ absl::StatusOr<std::vector<std::vector<int32_t>>> ReadPrompts(const TemplateJson
   return all;
 }
 
-// The schema of a "json_schema" format, as text: its members' order counts.
-absl::StatusOr<std::string> TakeSchema(RequestFields& format) {
-  const TemplateJson* const outer = format.TakeObject("json_schema");
-  if (outer == nullptr) {
-    return BadField("response_format.json_schema", "expected an object with a schema");
-  }
-  RequestFields fields(*outer, "response_format.json_schema.");
-  fields.TakeString("name");
-  fields.TakeString("description");
-  fields.TakeBool("strict");  // An answer always follows its schema.
-  const TemplateJson* const schema = fields.Take("schema");
-  if (absl::Status status = fields.Finish(); !status.ok()) {
-    return status;
-  }
-  if (schema == nullptr) {
-    return BadField("response_format.json_schema.schema", "expected a JSON schema, found none");
-  }
-  return schema->dump(-1, ' ', false, TemplateJson::error_handler_t::replace);
-}
-
-// Makes the answer follow a format. The one place that knows which formats there are.
-//
-// Errors: INVALID_ARGUMENT that names the field.
-absl::Status ReadResponseFormat(const TemplateJson& format, const ModelText& text,
-                                int64_t vocabulary_size, TextRequest& request) {
-  RequestFields fields(format, "response_format.");
-  const std::string type = fields.TakeString("type").value_or("");
-  std::optional<std::string> schema;
-  if (type == "json_schema") {
-    absl::StatusOr<std::string> given = TakeSchema(fields);
-    if (!given.ok()) {
-      return given.status();
-    }
-    schema = *std::move(given);
-  } else if (type != "text" && type != "json_object") {
-    return BadField("response_format.type", "expected text, json_object or json_schema");
-  }
-  if (absl::Status status = fields.Finish(); !status.ok() || type == "text") {
-    return status;
-  }
-  absl::StatusOr<ConstraintMaker> maker = MakeJsonFormat(schema, text, vocabulary_size);
-  if (maker.ok()) {
-    request.make_constraint = *std::move(maker);
-    return absl::OkStatus();
-  }
-  // What a schema asks for and we do not honour is the request's mistake.
-  const bool is_schemas = schema.has_value() && (absl::IsUnimplemented(maker.status()) ||
-                                                 absl::IsInvalidArgument(maker.status()));
-  return is_schemas ? BadField("response_format.json_schema.schema", maker.status().message())
-                    : maker.status();
-}
-
-// Whether the template is to see the tools.
-bool TakeToolChoice(RequestFields& fields, bool has_tools) {
-  if (!fields.TakeBool("parallel_tool_calls").value_or(true)) {
-    fields.Refuse("parallel_tool_calls", "expected true: how many calls it makes is the model's");
-  }
-  const TemplateJson* const choice = fields.Take("tool_choice");
-  if (choice == nullptr || *choice == "auto") {
-    return has_tools;
-  }
-  if (*choice != "none") {
-    fields.Refuse("tool_choice", "expected \"auto\" or \"none\"; others are not implemented");
-  }
-  return false;
-}
-
 // The chat's messages, tools and whatever else its template is to see.
-TemplateJson TakeVariables(RequestFields& fields) {
+TemplateJson TakeVariables(RequestFields& fields, const ToolChoice& choice) {
   TemplateJson variables = TemplateJson::object();
   if (const TemplateJson* const given = fields.TakeObject("chat_template_kwargs")) {
     variables = *given;
@@ -234,11 +168,8 @@ TemplateJson TakeVariables(RequestFields& fields) {
   } else {
     fields.Refuse("messages", "expected an array of messages");
   }
-  const TemplateJson* const tools = fields.TakeArray("tools");
-  if (TakeToolChoice(fields, tools != nullptr && !tools->empty())) {
-    absl::StatusOr<TemplateJson> read = ReadTools(*tools);
-    fields.Update(read.status());
-    variables["tools"] = read.ok() ? *std::move(read) : TemplateJson();
+  if (!choice.tools.is_null()) {
+    variables["tools"] = choice.tools;
   }
   variables["add_generation_prompt"] = true;
   return variables;
@@ -312,24 +243,41 @@ absl::StatusOr<OpenAiRequest> ParseChatCompletion(const TemplateJson& json, cons
   TextRequest one = TakeCommon(fields, text, request);
   TakeChatTokensMax(fields, one);
   TakeChatLogProbabilities(fields, one.sampling);
-  if (const TemplateJson* const format = fields.TakeObject("response_format")) {
-    fields.Update(ReadResponseFormat(*format, text, vocabulary_size, one));
+  ResponseFormat response_format;
+  if (const TemplateJson* const given = fields.TakeObject("response_format")) {
+    absl::StatusOr<ResponseFormat> read = ReadResponseFormat(*given);
+    fields.Update(read.status());
+    response_format = read.ok() ? *std::move(read) : ResponseFormat();
   }
-  TemplateJson variables = TakeVariables(fields);
+  const ToolChoice choice = TakeToolChoice(fields);
+  if (!choice.required.is_null() && response_format.is_json) {
+    fields.Refuse("tool_choice", "expected \"auto\" or \"none\" with a response_format");
+  }
+  TemplateJson variables = TakeVariables(fields, choice);
   if (absl::Status status = fields.Finish(); !status.ok()) {
     return status;
   }
-  const absl::StatusOr<std::string> rendered = text.Render(std::move(variables));
+  absl::StatusOr<RenderedPrompt> rendered = text.Render(std::move(variables));
   if (!rendered.ok()) {
     return rendered.status();
   }
   // The template has written the special tokens itself.
   absl::StatusOr<std::vector<int32_t>> ids =
-      text.Encode(*rendered, {.add_special_tokens = false, .parse_special = true});
+      text.Encode(rendered->text, {.add_special_tokens = false, .parse_special = true});
   if (!ids.ok()) {
     return ids.status();
   }
   one.prompt = *std::move(ids);
+  one.format = std::move(rendered->format);
+  one.format->ends_at_call = !choice.is_parallel;
+  if (response_format.is_json) {
+    one.format->calls =
+        CallForm::kNone;  // What follows a format is no call, whatever it looks like.
+  }
+  if (absl::Status status = Constrain(response_format, choice, text, vocabulary_size, one);
+      !status.ok()) {
+    return status;
+  }
   request.texts.push_back(std::move(one));
   return request;
 }

@@ -125,6 +125,7 @@ absl::StatusOr<ServingSpec> ParseServing(const v1::Serving& message) {
       {"serving.max_sequences", message.max_sequences(), spec.max_sequences},
       {"serving.kv_cache_bytes", message.kv_cache_bytes(), spec.kv_cache_bytes},
       {"serving.prefill_chunk_tokens", message.prefill_chunk_tokens(), spec.prefill_chunk_tokens},
+      {"serving.state_snapshots", message.state_snapshots(), spec.state_snapshots},
   };
   for (const auto& number : numbers) {
     if (absl::Status status = ToSigned(number.field, number.value, number.target); !status.ok()) {

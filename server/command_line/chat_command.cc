@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 
+#include "server/command_line/answer_printer.h"
 #include "server/command_line/client.h"
 #include "server/command_line/commands.h"
 #include "server/command_line/failure.h"
@@ -42,17 +43,15 @@ void AddMessage(v1::GenerateRequest& request, const char* role, const std::strin
 }
 
 // Prints the answer as it comes. Ctrl-C ends it, and what was said until then stays said.
-absl::Status Answer(Client& client, const v1::GenerateRequest& request, std::string& answer) {
+absl::Status Answer(Client& client, const v1::GenerateRequest& request, AnswerPrinter& answer) {
   grpc::ClientContext context;
   const InterruptGuard interrupt([&context] { context.TryCancel(); });
   const auto reader = client.generation().Generate(&context, request);
   v1::GenerateResponse response;
   while (reader->Read(&response)) {
-    answer += response.text();
-    std::fputs(response.text().c_str(), stdout);
-    std::fflush(stdout);
+    answer.Print(response);
   }
-  std::fputc('\n', stdout);
+  answer.Finish();
   const absl::Status status = client.Outcome(reader->Finish());
   return interrupt.interrupted() ? absl::OkStatus() : status;
 }
@@ -66,6 +65,7 @@ int RunChat(const ChatOptions& options) {
     client = std::make_unique<Client>(options.client);
   }
   v1::GenerateRequest request = RequestOf(options.sampling, options.name);
+  request.set_split_answer(true);
   if (!options.system.empty()) {
     AddMessage(request, "system", options.system);
   }
@@ -74,7 +74,7 @@ int RunChat(const ChatOptions& options) {
       continue;
     }
     AddMessage(request, "user", *line);
-    std::string answer;
+    AnswerPrinter answer(StdoutIsTerminal());
     if (const absl::Status status = Answer(*client, request, answer); !status.ok()) {
       ReportFailure(status);
       if (absl::IsNotFound(status) || absl::IsUnavailable(status)) {
@@ -83,7 +83,8 @@ int RunChat(const ChatOptions& options) {
       request.mutable_messages()->RemoveLast();  // As if it had not been asked.
       continue;
     }
-    AddMessage(request, "assistant", answer);
+    AddMessage(request, "assistant", answer.text());
+    request.mutable_messages()->rbegin()->set_reasoning_content(answer.reasoning());
   }
   std::fputc('\n', stdout);
   return kExitDone;
@@ -99,7 +100,7 @@ Command ChatCommand() {
   command.description =
       "A conversation with a loaded model, through its chat template. Each line is a message; the "
       "arrow keys edit it and bring back earlier ones. Ctrl-C stops an answer and not the chat, "
-      "Ctrl-D ends it.";
+      "Ctrl-D ends it. What a model thinks before it answers is shown dimmed.";
   command.examples = {"nibble chat demo", "nibble chat qwen --system \"Answer in one sentence.\""};
   command.positionals = {{"NAME", "The model's name, as `nibble ps` shows it.", &options->name}};
   command.groups = {{"The conversation",

@@ -1,9 +1,9 @@
-#include <cstdio>
 #include <iostream>
 #include <iterator>
 #include <memory>
 #include <string>
 
+#include "server/command_line/answer_printer.h"
 #include "server/command_line/client.h"
 #include "server/command_line/commands.h"
 #include "server/command_line/failure.h"
@@ -40,24 +40,23 @@ int RunGenerate(const GenerateOptions& options) {
     v1::Message& message = *request.add_messages();
     message.set_role("user");
     message.set_content(prompt);
+    request.set_split_answer(true);
   } else {
     request.set_prompt(prompt);
   }
   request.set_echo(options.echo);
   const auto reader = client.generation().Generate(&context, request);
   v1::GenerateResponse response;
-  std::string last;
+  AnswerPrinter answer(StdoutIsTerminal());
   while (reader->Read(&response)) {
     if (options.client.json) {
       PrintJson(response);
-      continue;
+    } else {
+      answer.Print(response);
     }
-    std::fputs(response.text().c_str(), stdout);
-    std::fflush(stdout);
-    last = response.text().empty() ? last : response.text();
   }
-  if (!options.client.json && (last.empty() || last.back() != '\n')) {
-    std::fputc('\n', stdout);
+  if (!options.client.json) {
+    answer.Finish();
   }
   const absl::Status status = client.Outcome(reader->Finish());
   if (interrupt.interrupted()) {
@@ -84,9 +83,11 @@ Command GenerateCommand() {
                           &options->prompt, false}};
   command.groups = {
       {"The prompt",
-       {SwitchSetting("chat",
-                      "The prompt is a user's message, and goes through the model's chat template.",
-                      &options->chat),
+       {SwitchSetting(
+            "chat",
+            "The prompt is a user's message, and goes through the model's chat template. What the "
+            "model thinks before it answers is shown dimmed on a terminal, and nowhere else.",
+            &options->chat),
         SwitchSetting("echo", "Prints the prompt too, as the model has read it.", &options->echo)}},
       SamplingSettings(&options->sampling),
       ClientSettings(&options->client)};

@@ -25,7 +25,10 @@ Engine::Loop::Loop(std::unique_ptr<Queue> queue, std::unique_ptr<ForwardPass> pa
       observer_(observer),
       doorbell_(std::make_shared<Doorbell>([this]() { Wake(); })),
       decode_steps_(std::move(decode_steps)),
-      pool_(pass_->sizes().page_count, !IsHybrid(pass_->recipe())),
+      pool_(pass_->sizes().page_count,
+            !IsHybrid(pass_->recipe()) || pass_->sizes().state_snapshots > 0),
+      snapshots_(static_cast<int32_t>(pass_->sizes().limits.sequences),
+                 pass_->sizes().state_snapshots),
       inputs_(pass_->sizes().limits),
       sampling_(pass_->recipe().vocabulary_size) {
   for (int64_t slot = pass_->sizes().limits.sequences; slot > 0; --slot) {
@@ -218,26 +221,41 @@ void Engine::Loop::EndWhatIsOver() {
   std::erase_if(waiting_, end_if_over);
 }
 
+// Pages of others that a sequence can begin with; of a model with linear attention those after
+// which its state was kept.
+PagePool::Beginning Engine::Loop::FindBeginning(const Sequence& sequence) const {
+  if (sequence.scores()) {
+    return {};
+  }
+  return pool_.FindBeginning(sequence.tokens, [this](uint64_t text) {
+    return !IsHybrid(pass_->recipe()) || snapshots_.Has(text);
+  });
+}
+
 // The first of those that wait begins as soon as there are pages for all of its tokens and the
 // next.
 void Engine::Loop::Admit() {
   while (!waiting_.empty() && !free_slots_.empty()) {
     Sequence& sequence = *waiting_.front();
-    const bool reuses = !sequence.scores();
-    const PagePool::Beginning beginning =
-        reuses ? pool_.FindBeginning(sequence.tokens) : PagePool::Beginning();
+    const PagePool::Beginning beginning = FindBeginning(sequence);
     const int64_t needed = CeilDivide(std::ssize(sequence.tokens) + 1, kPageTokens);
     const int64_t all = std::min(needed, pass_->sizes().limits.pages);
-    if (all - beginning.pages + beginning.unheld > pool_.available()) {
+    if (all - std::ssize(beginning.pages) + beginning.unheld > pool_.available()) {
       return;
     }
-    if (reuses) {
-      sequence.pages = pool_.TakeBeginning(sequence.tokens);
-      sequence.computed = std::ssize(sequence.pages) * kPageTokens;
-      totals_.reused_tokens += sequence.computed;
-    }
+    pool_.Hold(beginning);
+    sequence.pages = beginning.pages;
+    sequence.computed = std::ssize(sequence.pages) * kPageTokens;
+    totals_.reused_tokens += sequence.computed;
     sequence.state_slot = free_slots_.back();
     free_slots_.pop_back();
+    if (IsHybrid(pass_->recipe()) && sequence.computed > 0) {
+      const int32_t kept = snapshots_.Use(pool_.text(sequence.pages.back()));
+      if (absl::Status status = pass_->QueueStateCopy(*queue_, kept, sequence.state_slot);
+          !status.ok()) {
+        Break(status);
+      }
+    }
     // In the order of arrival, also what was preempted.
     const auto place = std::upper_bound(
         running_.begin(), running_.end(), sequence.arrived,
@@ -245,6 +263,26 @@ void Engine::Loop::Admit() {
     running_.insert(place, std::move(waiting_.front()));
     waiting_.pop_front();
   }
+}
+
+// After how many of its tokens a sequence's state is kept: the longest beginning of its prompt that
+// another prompt can have in common with it in whole pages. 0: it is not kept.
+int64_t Engine::Loop::SnapshotPlace(const Sequence& sequence) const {
+  return pass_->sizes().state_snapshots == 0 || sequence.scores()
+             ? 0
+             : RoundDown(sequence.prompt_count - 1, kPageTokens);
+}
+
+absl::Status Engine::Loop::KeepState(const Sequence& sequence) {
+  if (sequence.computed == 0 || sequence.computed != SnapshotPlace(sequence)) {
+    return absl::OkStatus();
+  }
+  const auto page = static_cast<size_t>(sequence.computed / kPageTokens - 1);
+  const uint64_t text = pool_.text(sequence.pages[page]);
+  if (text == 0 || snapshots_.Has(text)) {
+    return absl::OkStatus();
+  }
+  return pass_->QueueStateCopy(*queue_, sequence.state_slot, snapshots_.Keep(text));
 }
 
 void Engine::Loop::Leave(Sequence& sequence) {
@@ -302,6 +340,7 @@ bool Engine::Loop::Prepare() {
   for (const SequencePointer& sequence : running_) {
     views.push_back(sequence->view());
     views.back().paused = sequence->generation->full();
+    views.back().stop = SnapshotPlace(*sequence);
   }
   const Schedule schedule = MakeSchedule(views, pool_.available(), pass_->sizes().limits);
   for (const size_t index : schedule.preempted) {
@@ -380,6 +419,9 @@ void Engine::Loop::TakeResults() {
     for (int64_t page = before / kPageTokens; (page + 1) * kPageTokens <= sequence.computed;
          ++page) {
       pool_.Fill(sequence.pages, static_cast<size_t>(page), sequence.tokens);
+    }
+    if (absl::Status status = KeepState(sequence); !status.ok()) {
+      Break(status);
     }
     for (int64_t output = 0; output < part.output_count; ++output) {
       TakeResult(sequence, before + part.first_row + output,

@@ -15,6 +15,7 @@
 #include "server/engine/forward_pass.h"
 #include "server/engine/page_pool.h"
 #include "server/engine/sequence.h"
+#include "server/engine/state_snapshots.h"
 #include "server/engine/step_inputs.h"
 #include "server/engine/step_sampling.h"
 
@@ -45,7 +46,10 @@ class Engine::Loop {
   bool WaitForWork();  // False when the thread is to end.
   void EndWhatIsOver();
   absl::Status ReasonToEnd(const Sequence& sequence) const;
+  PagePool::Beginning FindBeginning(const Sequence& sequence) const;
   void Admit();
+  int64_t SnapshotPlace(const Sequence& sequence) const;
+  absl::Status KeepState(const Sequence& sequence);
   void RunStep();
   bool Prepare();
   bool AddToStep(Sequence& sequence, int64_t count);
@@ -84,6 +88,7 @@ class Engine::Loop {
   // Those of the thread.
   DecodeSteps decode_steps_;
   PagePool pool_;
+  StateSnapshots snapshots_;
   StepInputs inputs_;
   StepSampling sampling_;
   std::vector<int32_t> free_slots_;

@@ -42,8 +42,8 @@ ForwardPass::ForwardPass(Device& device, const ModelRecipe& recipe, ModelWeights
       weights_(std::move(weights)),
       sizes_(sizes),
       products_(products),
-      memory_(LayOutKvMemory(recipe, sizes.kv_type, sizes.page_count, sizes.limits.sequences,
-                             kv_memory)),
+      memory_(
+          LayOutKvMemory(recipe, sizes.kv_type, sizes.page_count, sizes.state_slots(), kv_memory)),
       buffers_(CutBuffers(recipe, sizes.limits, workspace)) {}
 
 DeviceSpan ForwardPass::ExpertTable(size_t layer, int which) const {
@@ -108,6 +108,20 @@ absl::Status ForwardPass::QueueSampledStep(Queue& queue, const StepBounds& bound
                              .adjustments = buffers_.adjustments,
                              .masks = buffers_.masks,
                              .results = buffers_.results});
+}
+
+absl::Status ForwardPass::QueueStateCopy(Queue& queue, int32_t from, int32_t to) {
+  absl::Status status;
+  for (const LayerMemory& layer : memory_) {
+    for (const DeviceSpan& states : {layer.convolution_state, layer.delta_state}) {
+      if (!states.empty()) {
+        const int64_t bytes = states.bytes() / sizes_.state_slots();
+        status.Update(
+            queue.CopyOnDevice(states.Slice(from * bytes, bytes), states.Slice(to * bytes, bytes)));
+      }
+    }
+  }
+  return status;
 }
 
 absl::Status ForwardPass::QueueLayer(const Step& step, size_t index) {
@@ -229,7 +243,7 @@ absl::Status ForwardPass::QueueAttention(const Step& step, size_t index) {
 absl::Status ForwardPass::QueueLinearAttention(const Step& step, size_t index) {
   const LinearAttentionWeights& weights = weights_.layers[index].linear_attention;
   const LayerMemory& memory = memory_[index];
-  const int64_t slot_count = sizes_.limits.sequences;
+  const int64_t slot_count = sizes_.state_slots();
   const int64_t channels = recipe_.linear_channels();
   const int64_t key_size = recipe_.linear_key_heads * recipe_.linear_key_size;
   const int64_t heads = recipe_.linear_value_heads;

@@ -43,6 +43,9 @@ class ForwardPass {
   // Queues a step and the choice of a token for each output, after its inputs and samplers.
   absl::Status QueueSampledStep(Queue& queue, const StepBounds& bounds);
 
+  // Queues the copy of one slot's state of linear attention to another.
+  absl::Status QueueStateCopy(Queue& queue, int32_t from, int32_t to);
+
   const StepBuffers& buffers() const { return buffers_; }
   const StepInputSpans& inputs() const { return buffers_.inputs; }
   DeviceSpan logits() const { return buffers_.logits; }  // fp32 [outputs, vocabulary]

@@ -20,14 +20,6 @@ PagePool::Key PagePool::KeyOf(uint64_t parent, std::span<const int32_t> tokens, 
   return key;
 }
 
-void PagePool::Hold(int32_t page) {
-  Page& held = At(page);
-  if (held.holders++ == 0) {
-    unheld_.erase(held.place);
-    --available_;
-  }
-}
-
 int32_t PagePool::Take() {
   Check(available_ > 0, "a page is available");
   --available_;
@@ -45,34 +37,34 @@ int32_t PagePool::Take() {
   return page;
 }
 
-std::vector<int32_t> PagePool::TakeBeginning(std::span<const int32_t> tokens) {
-  std::vector<int32_t> pages;
+PagePool::Beginning PagePool::FindBeginning(std::span<const int32_t> tokens,
+                                            const std::function<bool(uint64_t)>& can_go_on) const {
+  Beginning beginning;
+  size_t length = 0;  // In pages, of the longest after which a sequence can go on.
   uint64_t text = 0;
   for (size_t index = 0; keeps_ && (index + 1) * kPageTokens < tokens.size(); ++index) {
     const auto found = texts_.find(KeyOf(text, tokens, index));
     if (found == texts_.end()) {
       break;
     }
-    Hold(found->second);
-    pages.push_back(found->second);
+    beginning.pages.push_back(found->second);
     text = At(found->second).text;
+    length = can_go_on(text) ? index + 1 : length;
   }
-  return pages;
+  beginning.pages.resize(length);
+  beginning.unheld = std::count_if(beginning.pages.begin(), beginning.pages.end(),
+                                   [this](int32_t page) { return At(page).holders == 0; });
+  return beginning;
 }
 
-PagePool::Beginning PagePool::FindBeginning(std::span<const int32_t> tokens) const {
-  Beginning beginning;
-  uint64_t text = 0;
-  for (size_t index = 0; keeps_ && (index + 1) * kPageTokens < tokens.size(); ++index) {
-    const auto found = texts_.find(KeyOf(text, tokens, index));
-    if (found == texts_.end()) {
-      break;
+void PagePool::Hold(const Beginning& beginning) {
+  for (const int32_t page : beginning.pages) {
+    Page& held = At(page);
+    if (held.holders++ == 0) {
+      unheld_.erase(held.place);
+      --available_;
     }
-    ++beginning.pages;
-    beginning.unheld += At(found->second).holders == 0 ? 1 : 0;
-    text = At(found->second).text;
   }
-  return beginning;
 }
 
 void PagePool::Fill(std::span<const int32_t> pages, size_t index, std::span<const int32_t> tokens) {

@@ -5,6 +5,7 @@
 
 #include <array>
 #include <cstdint>
+#include <functional>
 #include <list>
 #include <map>
 #include <span>
@@ -31,16 +32,22 @@ class PagePool {
   // Requires: available() > 0.
   int32_t Take();
 
-  // Takes the kept pages that hold the longest beginning of `tokens`, at most all but the last
-  // token of it.
-  std::vector<int32_t> TakeBeginning(std::span<const int32_t> tokens);
-
-  // How many pages TakeBeginning would find that nobody holds, and that somebody holds.
+  // Kept pages that hold a beginning of a text.
   struct Beginning {
-    int64_t pages = 0;
-    int64_t unheld = 0;
+    std::vector<int32_t> pages;
+    int64_t unheld = 0;  // Of them, by nobody.
   };
-  Beginning FindBeginning(std::span<const int32_t> tokens) const;
+
+  // The longest beginning of `tokens` that is kept, at most all but the last token of it, and after
+  // whose text `can_go_on` says that a sequence can go on.
+  Beginning FindBeginning(std::span<const int32_t> tokens,
+                          const std::function<bool(uint64_t text)>& can_go_on) const;
+
+  // Holds what FindBeginning has just found.
+  void Hold(const Beginning& beginning);
+
+  // Names what the page and all before it hold, once and for all; 0: it is not shared.
+  uint64_t text(int32_t page) const { return At(page).text; }
 
   // A sequence's page number `index` now holds all of its tokens: it can be shared. `pages` are the
   // sequence's.
@@ -56,14 +63,13 @@ class PagePool {
 
   struct Page {
     int64_t holders = 0;
-    uint64_t text = 0;  // Names what the page and all before it hold; 0: not shared.
+    uint64_t text = 0;
     std::map<Key, int32_t>::iterator entry;  // If text is not 0.
     std::list<int32_t>::iterator place;      // In unheld_, if it has a text and no holder.
   };
 
   Page& At(int32_t page) { return pages_[static_cast<size_t>(page)]; }
   const Page& At(int32_t page) const { return pages_[static_cast<size_t>(page)]; }
-  void Hold(int32_t page);
   static Key KeyOf(uint64_t parent, std::span<const int32_t> tokens, size_t index);
 
   const bool keeps_;

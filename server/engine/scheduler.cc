@@ -40,6 +40,9 @@ class Scheduler {
     if (sequence.scores) {
       count = std::min(count, outputs_);
     }
+    if (sequence.stop > sequence.computed) {
+      count = std::min(count, sequence.stop - sequence.computed);
+    }
     if (count <= 0 || outputs_ <= 0) {
       return;
     }

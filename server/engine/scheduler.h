@@ -17,6 +17,7 @@ struct SequenceView {
   int64_t pages = 0;     // That it holds.
   bool paused = false;   // Its client does not take what there is.
   bool scores = false;   // The logits of every row are wanted.
+  int64_t stop = 0;      // Of its tokens, where a step must end so that its state can be kept.
 };
 
 struct Schedule {

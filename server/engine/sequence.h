@@ -37,7 +37,7 @@ struct Sequence {
   // A prompt that is scored is computed by itself, before the answer.
   SequenceView view() const {
     const auto end = scores() ? prompt_count : static_cast<int64_t>(tokens.size());
-    return {end, computed, static_cast<int64_t>(pages.size()), false, scores()};
+    return {end, computed, static_cast<int64_t>(pages.size()), false, scores(), 0};
   }
 };
 

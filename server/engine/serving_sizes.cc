@@ -1,6 +1,7 @@
 #include "server/engine/serving_sizes.h"
 
 #include <algorithm>
+#include <bit>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -25,6 +26,17 @@ KvType TypeOf(KvCacheType type) {
       return KvType::kF32;
   }
   return KvType::kF16;
+}
+
+// More than any layer queues, and than what stands before and behind the layers.
+constexpr int64_t kLayerOperationsMax = 32;
+
+// The steps that only decode, one for each bucket of sequences.
+int64_t RecordedBytes(const ModelRecipe& recipe, const StepLimits& limits,
+                      const DeviceTraits& traits) {
+  const int64_t buckets = std::bit_width(static_cast<uint64_t>(limits.sequences - 1)) + 1;
+  const int64_t operations = (std::ssize(recipe.layers) + 1) * kLayerOperationsMax;
+  return buckets * operations * traits.recorded_operation_bytes;
 }
 
 absl::Status Refuse(const char* field, int64_t min, int64_t max, int64_t found) {
@@ -65,8 +77,15 @@ absl::StatusOr<ServingSizes> SizeServing(const ModelRecipe& recipe, const Servin
   ServingSizes sizes;
   sizes.limits = *limits;
   sizes.kv_type = TypeOf(serving.kv_cache_type);
+  if (serving.state_snapshots > 0 && recipe.linear_layer_count() == 0) {
+    return BadField("serving.state_snapshots",
+                    absl::StrCat("expected 0: the model has no linear attention, and prompts that "
+                                 "begin alike share pages anyway; found ",
+                                 serving.state_snapshots));
+  }
+  sizes.state_snapshots = serving.state_snapshots;
   const int64_t page_bytes = PageBytes(recipe, sizes.kv_type);
-  const int64_t state_bytes = KvStateBytes(recipe, limits->sequences);
+  const int64_t state_bytes = KvStateBytes(recipe, sizes.state_slots());
   if (serving.kv_cache_bytes > 0) {
     const int64_t least = state_bytes + KvPoolBytes(recipe, sizes.kv_type, limits->pages);
     if (serving.kv_cache_bytes < least) {
@@ -82,6 +101,7 @@ absl::StatusOr<ServingSizes> SizeServing(const ModelRecipe& recipe, const Servin
   }
   sizes.kv_cache_bytes = RoundUp(state_bytes + KvPoolBytes(recipe, sizes.kv_type, sizes.page_count),
                                  traits.granularity_bytes);
+  sizes.recorded_bytes = RecordedBytes(recipe, *limits, traits);
   sizes.workspace_bytes = RoundUp(WorkspaceBytes(recipe, *limits), traits.granularity_bytes);
   return sizes;
 }

@@ -34,9 +34,14 @@ struct StepLimits {
 struct ServingSizes {
   StepLimits limits;
   KvType kv_type = KvType::kF16;
-  int64_t page_count = 0;      // Of the pool.
-  int64_t kv_cache_bytes = 0;  // These two are rounded up to the device's granularity.
+  int64_t page_count = 0;       // Of the pool.
+  int64_t state_snapshots = 0;  // 0 without linear attention.
+  int64_t kv_cache_bytes = 0;   // These two are rounded up to the device's granularity.
   int64_t workspace_bytes = 0;
+  int64_t recorded_bytes = 0;  // Of steps that are recorded, at most: part of runtime.
+
+  // States of linear attention: of sequences that run first, then snapshots.
+  int64_t state_slots() const { return limits.sequences + state_snapshots; }
 };
 
 // Bytes of a page in all layers.

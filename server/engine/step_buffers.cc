@@ -63,6 +63,9 @@ StepBuffers::StepBuffers(const ModelRecipe& recipe, const StepLimits& limits,
   const int64_t query_size = recipe.head_count * recipe.head_size;
   const int64_t key_value_size = recipe.key_value_head_count * recipe.head_size;
   inputs = TakeInputs(limits, layout);
+  samplers = layout.Take(limits.outputs * static_cast<int64_t>(sizeof(SamplerRow)));
+  adjustments = layout.Take(AdjustmentsMax(limits) * static_cast<int64_t>(sizeof(LogitAdjustment)));
+  masks = layout.TakeFloats(limits.sequences * CeilDivide(recipe.vocabulary_size, int64_t{32}));
   const auto expert_layers = std::count_if(recipe.layers.begin(), recipe.layers.end(),
                                            [](const LayerRecipe& layer) { return layer.experts; });
   expert_tables = layout.Take(expert_layers * 3 * recipe.expert_count *
@@ -111,9 +114,6 @@ StepBuffers::StepBuffers(const ModelRecipe& recipe, const StepLimits& limits,
   layout.Rewind(mark);
   outputs = layout.TakeFloats(limits.outputs * recipe.hidden_size);
   logits = layout.TakeFloats(limits.outputs * recipe.vocabulary_size);
-  samplers = layout.Take(limits.outputs * static_cast<int64_t>(sizeof(SamplerRow)));
-  adjustments = layout.Take(AdjustmentsMax(limits) * static_cast<int64_t>(sizeof(LogitAdjustment)));
-  masks = layout.TakeFloats(limits.sequences * CeilDivide(recipe.vocabulary_size, int64_t{32}));
   results = layout.Take(limits.outputs * static_cast<int64_t>(sizeof(SampledRow)));
 }
 

@@ -47,6 +47,11 @@ struct StepBuffers {
 
   StepInputSpans inputs;
 
+  // Of sampling, written before the step too.
+  DeviceSpan samplers;     // SamplerRow [O]
+  DeviceSpan adjustments;  // LogitAdjustment [AdjustmentsMax()]
+  DeviceSpan masks;        // uint32 [S, ceil(V / 32)]
+
   DeviceSpan hidden;  // [R, H]: the residual stream.
   DeviceSpan normed;  // [R, H]
   DeviceSpan mixed;   // [R, H]: what a mixer or an MLP gives.
@@ -89,11 +94,7 @@ struct StepBuffers {
   DeviceSpan outputs;  // [O, H]
   DeviceSpan logits;   // [O, V]
 
-  // Of sampling.
-  DeviceSpan samplers;     // SamplerRow [O]
-  DeviceSpan adjustments;  // LogitAdjustment [AdjustmentsMax()]
-  DeviceSpan masks;        // uint32 [S, ceil(V / 32)]
-  DeviceSpan results;      // SampledRow [O]
+  DeviceSpan results;  // SampledRow [O]
 };
 
 // Penalties of every token of every sequence, and its biases.

@@ -46,6 +46,54 @@ def chats(client, model):
     check(again.choices[0].message.content == text, "content in parts: the same text")
 
 
+TOOLS = [{"type": "function", "function": {
+    "name": "add", "description": "Adds two numbers.",
+    "parameters": {"type": "object", "additionalProperties": False, "required": ["a", "b"],
+                   "properties": {"a": {"type": "integer", "minimum": 0, "maximum": 9},
+                                  "b": {"enum": [7]}}}}}]
+QUESTION = [{"role": "user", "content": "What is six plus seven?"}]
+
+
+def streamed(client, **request):
+    """The message and finish reason that the pieces of a stream make."""
+    texts, calls, reason = {"content": "", "reasoning_content": ""}, {}, None
+    for chunk in client.chat.completions.create(messages=QUESTION, temperature=0, stream=True,
+                                                **request):
+        delta, reason = chunk.choices[0].delta, chunk.choices[0].finish_reason or reason
+        for name in texts:
+            texts[name] += getattr(delta, name, None) or ""
+        for piece in delta.tool_calls or []:
+            call = calls.setdefault(piece.index, {"id": piece.id, "name": "", "arguments": ""})
+            call["name"] += piece.function.name or ""
+            call["arguments"] += piece.function.arguments or ""
+    return texts, list(calls.values()), reason
+
+
+def calls_tools(client, model, **choice):
+    request = {"model": model, "tools": TOOLS, "max_tokens": 200, **choice}
+    whole = client.chat.completions.create(messages=QUESTION, temperature=0, **request).choices[0]
+    calls = whole.message.tool_calls or []
+    check(len(calls) == 1 and calls[0].type == "function" and calls[0].function.name == "add",
+          f"{model}, {choice or 'auto'}: a call: {calls}")
+    check(whole.finish_reason == "tool_calls", f"it ends for it: {whole.finish_reason}")
+    check(isinstance(json.loads(calls[0].function.arguments), dict),
+          f"arguments are JSON: {calls[0].function.arguments}")
+    _, pieces, reason = streamed(client, **request)
+    check([(one["name"], one["arguments"]) for one in pieces] ==
+          [(one.function.name, one.function.arguments) for one in calls], "streamed: the same call")
+    check(reason == "tool_calls", "streamed: the same end")
+    check(pieces[0]["id"] != calls[0].id, f"each has an id of its own: {pieces[0]['id']}")
+
+
+def reasons(client, model):
+    whole = client.chat.completions.create(model=model, messages=QUESTION, temperature=0).choices[0]
+    check(whole.message.reasoning_content == "plus seven is" and whole.message.content == ".",
+          f"reasoning: {whole.message.reasoning_content!r}, then {whole.message.content!r}")
+    texts, _, reason = streamed(client, model=model)
+    check(texts == {"content": ".", "reasoning_content": "plus seven is"} and reason == "stop",
+          "streamed: the same")
+
+
 def completes(client, model):
     prompt = "Once upon a time"
     whole = client.completions.create(model=model, prompt=prompt, max_tokens=20, temperature=0, n=2)
@@ -77,8 +125,8 @@ def refuses(client, model):
 
 
 def main():
-    if len(sys.argv) != 3:
-        sys.exit("usage: openai_client.py http://127.0.0.1:8080/v1 MODEL")
+    if len(sys.argv) not in (3, 5):
+        sys.exit("usage: openai_client.py http://127.0.0.1:8080/v1 MODEL [REASONING CALLING]")
     client = openai.OpenAI(base_url=sys.argv[1], api_key="none", max_retries=0)
     model = sys.argv[2]
     listed = [one.id for one in client.models.list()]
@@ -87,6 +135,12 @@ def main():
     chats(client, model)
     completes(client, model)
     refuses(client, model)
+    if len(sys.argv) == 5:
+        reasons(client, sys.argv[3])
+        calls_tools(client, sys.argv[4])
+        calls_tools(client, sys.argv[4], tool_choice="required")
+        calls_tools(client, sys.argv[4],
+                    tool_choice={"type": "function", "function": {"name": "add"}})
     sys.exit(1 if check.failures else 0)
 
 

@@ -55,7 +55,8 @@ class ExpertsTest : public MatrixTest {
   // `source` [M, K] or [M, top_k, K]; `choices` [M, top_k].
   std::vector<float> Multiply(const std::vector<TestMatrix>& experts,
                               const std::vector<int32_t>& choices, int64_t top_k, int64_t bound,
-                              int64_t source_groups, const std::vector<float>& source) {
+                              int64_t source_groups, const std::vector<float>& source,
+                              const ProductOptions& products = {}) {
     const MatrixShape& shape = experts[0].matrix.shape;
     const int64_t live = std::ssize(choices) / top_k;
     std::vector<MatrixPlanes> table;
@@ -71,6 +72,7 @@ class ExpertsTest : public MatrixTest {
     args.experts = UploadIndices(choices, bound * top_k);
     args.source = UploadRows(bound, source_groups, shape.columns, source, {.rows = 4});
     args.target = CutRows(bound, top_k, shape.rows, {.rows = 1, .groups = 2});
+    args.products = products;
     ExpectOk(ops().ExpertLinear(*queue_, args));
     const std::vector<float> found = DownloadRows(args.target, live);
     ExpectGuardsIntact();
@@ -78,7 +80,8 @@ class ExpertsTest : public MatrixTest {
   }
 
   void ExpectProducts(const std::vector<TestMatrix>& experts, const std::vector<int32_t>& choices,
-                      int64_t top_k, int64_t bound, int64_t source_groups) {
+                      int64_t top_k, int64_t bound, int64_t source_groups,
+                      const ProductOptions& products = {}) {
     const MatrixShape& shape = experts[0].matrix.shape;
     const int64_t live = std::ssize(choices) / top_k;
     const std::vector<float> source =
@@ -89,11 +92,18 @@ class ExpertsTest : public MatrixTest {
       const auto expert = static_cast<size_t>(choices[static_cast<size_t>(pair)]);
       for (int64_t n = 0; n < shape.rows; ++n) {
         expected.push_back(DotOf(experts[expert], n, source.data() + row * shape.columns));
+        if (products.arithmetic == Arithmetic::kBf16) {
+          // See LinearProductsTest::Bf16DotOf().
+          const auto columns = static_cast<double>(shape.columns);
+          const double magnitude = expected.back().tolerance / ((columns + 2) * kUnit);
+          expected.back().tolerance =
+              magnitude * (0x1p-8 + 0x1p-18 + (columns + columns / 16 + 16) * 0x1p-22);
+        }
       }
     }
     SCOPED_TRACE(testing::Message() << Describe(shape) << ", " << live << " rows of " << bound
                                     << ", groups " << source_groups);
-    ExpectNear(Multiply(experts, choices, top_k, bound, source_groups, source), expected);
+    ExpectNear(Multiply(experts, choices, top_k, bound, source_groups, source, products), expected);
   }
 };
 INSTANTIATE_TEST_SUITE_P(Host, ExpertsTest, testing::Values("host"), DeviceTestName);
@@ -200,6 +210,41 @@ TEST_P(ExpertsTest, MultipliesManyRowsThatAreSpreadUnevenly) {
   ExpectProducts(experts, choices, 4, 128, 4);
 }
 
+TEST_P(ExpertsTest, MultipliesInBf16) {
+  constexpr ProductOptions kBf16 = {Arithmetic::kBf16, false};
+  for (const int64_t columns : {64, 768, 99}) {
+    for (const MatrixShape& shape : AllFormats(150, columns, 64)) {
+      for (const int64_t skew : {0, 1}) {
+        ForgetCuts();
+        const std::vector<TestMatrix> experts = MakeExperts(shape, 5, skew);
+        ExpectProducts(experts, RandomChoices(1, 4, 5), 4, 1, 1, kBf16);
+        ExpectProducts(experts, RandomChoices(3, 2, 5), 2, 4, 2, kBf16);
+        ExpectProducts(experts, RandomChoices(60, 3, 5), 3, 64, 1, kBf16);
+        ExpectProducts(experts, RandomChoices(60, 3, 5), 3, 64, 3, kBf16);
+      }
+    }
+  }
+}
+
+TEST_P(ExpertsTest, BatchInvariantProductsDoNotDependOnTheBound) {
+  for (const Arithmetic arithmetic : {Arithmetic::kFp32, Arithmetic::kBf16}) {
+    const ProductOptions products = {arithmetic, true};
+    ForgetCuts();
+    const std::vector<TestMatrix> experts = MakeExperts(ShapeOf(MatrixFormat::kNf4, 40, 192), 4);
+    const std::vector<int32_t> choices = RandomChoices(40, 2, 4);
+    const std::vector<float> source = RandomNumbers(34).Vector(40 * 192);
+    const std::vector<float> all = Multiply(experts, choices, 2, 40, 1, source, products);
+    for (const int64_t bound : {1, 3, 16}) {
+      const std::vector<int32_t> own(choices.begin(), choices.begin() + 2 * bound);
+      EXPECT_EQ(FirstDifference(
+                    Multiply(experts, own, 2, bound, 1, RowsOf(source, 192, 0, bound), products),
+                    RowsOf(all, 80, 0, bound)),
+                -1)
+          << bound;
+    }
+  }
+}
+
 TEST_P(ExpertsTest, GivesARowTheSameBitsWhateverTheOthersAre) {
   const std::vector<TestMatrix> experts = MakeExperts(ShapeOf(MatrixFormat::kNf4, 40, 136), 4);
   for (const int64_t bound : {5, 40}) {
@@ -222,11 +267,13 @@ TEST_P(ExpertsTest, MakesWhatAnExpertThatThereIsNotGivesNan) {
   }
   const std::vector<TestMatrix> experts = MakeExperts(ShapeOf(MatrixFormat::kNf4, 200, 64), 4);
   const std::vector<int32_t> choices = {-1, 1, 4, 2, 0x7fffffff, 0};
-  for (const int64_t bound : {3, 20}) {
-    const std::vector<float> found =
-        Multiply(experts, choices, 2, bound, 1, RandomNumbers(35).Vector(3 * 64));
-    for (size_t i = 0; i < found.size(); ++i) {
-      EXPECT_EQ(std::isnan(found[i]), i / 200 % 2 == 0) << i;
+  for (const Arithmetic arithmetic : {Arithmetic::kFp32, Arithmetic::kBf16}) {
+    for (const int64_t bound : {3, 20}) {
+      const std::vector<float> found = Multiply(
+          experts, choices, 2, bound, 1, RandomNumbers(35).Vector(3 * 64), {arithmetic, false});
+      for (size_t i = 0; i < found.size(); ++i) {
+        EXPECT_EQ(std::isnan(found[i]), i / 200 % 2 == 0) << i;
+      }
     }
   }
 }

@@ -1,35 +1,12 @@
 // Linear layers on every device against sums in double precision.
 
-#include "tests/kernels/matrix_fixture.h"
+#include "tests/kernels/linear_fixture.h"
 
 namespace nibble {
 namespace {
 
-// A way to call a linear layer.
-struct LinearCase {
-  int64_t bound = 1;
-  int64_t live = 1;
-  Gaps source_gaps = {};
-  Gaps target_gaps = {};
-};
-
-class LinearTest : public MatrixTest {
+class LinearTest : public LinearFixture {
  protected:
-  std::vector<float> Multiply(const TestMatrix& matrix, const std::vector<float>& source,
-                              const LinearCase& c, WeightVector bias = {}) {
-    const MatrixShape& shape = matrix.matrix.shape;
-    LinearArgs args;
-    args.rows = UploadRowCount(c.bound, c.live);
-    args.weight = matrix.matrix;
-    args.bias = bias;
-    args.source = UploadRows(c.bound, 1, shape.columns, source, c.source_gaps);
-    args.target = CutRows(c.bound, 1, shape.rows, c.target_gaps);
-    ExpectOk(ops().Linear(*queue_, args));
-    const std::vector<float> found = DownloadRows(args.target, c.live);
-    ExpectGuardsIntact();
-    return found;
-  }
-
   void ExpectProducts(const TestMatrix& matrix, const LinearCase& c) {
     const MatrixShape& shape = matrix.matrix.shape;
     RandomNumbers random(static_cast<uint32_t>(c.live));

@@ -71,7 +71,8 @@ TEST(LoadSpecTest, RefusesNegativeAndAbsurdServingOptions) {
       {&ServingSpec::max_context_tokens, "serving.max_context_tokens"},
       {&ServingSpec::max_sequences, "serving.max_sequences"},
       {&ServingSpec::kv_cache_bytes, "serving.kv_cache_bytes"},
-      {&ServingSpec::prefill_chunk_tokens, "serving.prefill_chunk_tokens"}};
+      {&ServingSpec::prefill_chunk_tokens, "serving.prefill_chunk_tokens"},
+      {&ServingSpec::state_snapshots, "serving.state_snapshots"}};
   for (const auto& [option, field] : options) {
     for (const int64_t value : {int64_t{-1}, std::numeric_limits<int64_t>::max()}) {
       ServingSpec spec;

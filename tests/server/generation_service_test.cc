@@ -6,11 +6,15 @@
 #include <fstream>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <thread>
 #include <vector>
 
+#include "absl/strings/numbers.h"
+#include "absl/time/clock.h"
 #include "gmock/gmock.h"
 #include "server/engine/text/text_generation.h"
 #include "tests/server/front_fixture.h"
+#include "tests/support/marked_demo.h"
 
 namespace nibble {
 namespace {
@@ -79,6 +83,28 @@ class GenerationServiceTest : public FrontFixture {
   grpc::Status Score(const v1::ScoreRequest& request, v1::ScoreResponse& response) {
     grpc::ClientContext context;
     return generation_->Score(&context, request, &response);
+  }
+
+  // Of the model; -1 while it is not told.
+  double Metric(const std::string& name) const {
+    const std::string text = HttpGet(front_->http_address().port, "/metrics");
+    const std::string series = "\n" + name + "{model=\"demo\"} ";
+    const size_t found = text.find(series);
+    double value = -1;
+    if (found != std::string::npos) {
+      const size_t begin = found + series.size();
+      EXPECT_TRUE(absl::SimpleAtod(text.substr(begin, text.find('\n', begin) - begin), &value));
+    }
+    return value;
+  }
+
+  // Gives up after far longer than anything here takes.
+  void AwaitMetric(const std::string& name, double value) const {
+    const absl::Time deadline = absl::Now() + absl::Seconds(20);
+    while (Metric(name) != value) {
+      ASSERT_LT(absl::Now(), deadline) << name << " is " << Metric(name);
+      absl::SleepFor(absl::Milliseconds(10));
+    }
   }
 
   nlohmann::json expected_;
@@ -294,6 +320,86 @@ TEST_F(GenerationServiceTest, GivesEverythingBackWhenTheClientLeaves) {
   v1::UnloadModelResponse unloaded;
   ASSERT_TRUE(Unload("demo", &unloaded).ok());
   EXPECT_EQ(GetMemory().devices(0).reserved_bytes(), 0u);
+}
+
+TEST_F(GenerationServiceTest, CancelsAScoreWhoseClientIsGone) {
+  LoadDemo();
+  // Answers that nobody reads keep every place for far longer than a cancellation takes.
+  grpc::ClientContext context;
+  v1::GenerateRequest request = Greedy("Once upon a time", 900);
+  request.set_ignore_eos(true);
+  request.set_n(4);
+  request.set_logprobs(20);
+  const auto reader = generation_->Generate(&context, request);
+  AwaitMetric("nibble_requests_running", 4);
+  grpc::ClientContext score_context;
+  grpc::Status status;
+  std::thread client([&] {
+    v1::ScoreRequest score;
+    score.set_model("demo");
+    score.set_prompt("Once upon a time");
+    v1::ScoreResponse response;
+    status = generation_->Score(&score_context, score, &response);
+  });
+  AwaitMetric("nibble_requests_waiting", 1);
+  score_context.TryCancel();
+  client.join();
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::CANCELLED);
+  AwaitMetric("nibble_requests_waiting", 0);
+  EXPECT_EQ(Metric("nibble_requests_running"), 4) << "it did not wait for its turn";
+  context.TryCancel();
+  reader->Finish();
+}
+
+// The demo model with the marks of others for two of the tokens of its answer.
+TEST_F(GenerationServiceTest, TakesAnswersApartIfItIsAsked) {
+  WriteMarkedDemo({.renames = {{kSix, R"(<tool_call>{"name": "add", "arguments": {"note": ")"},
+                               {kThirteen, R"("}}</tool_call>)"}},
+                   .mention = "<tool_call>"},
+                  root_.path() / "caller");
+  WriteMarkedDemo({.renames = {{kSix, "<think>"}, {kThirteen, "</think>"}}, .mention = "</think>"},
+                  root_.path() / "thinker");
+  v1::GenerateRequest request;
+  request.set_temperature(0);
+  v1::Message& message = *request.add_messages();
+  message.set_role("user");
+  message.set_content("What is six plus seven?");
+  request.set_tools_json(R"([{"type": "function", "function": {"name": "add"}}])");
+  const auto ask = [&](const std::string& model, bool split) {
+    request.set_model(model);
+    request.set_split_answer(split);
+    grpc::ClientContext context;
+    const auto reader = generation_->Generate(&context, request);
+    v1::GenerateResponse whole;
+    v1::GenerateResponse piece;
+    while (reader->Read(&piece)) {
+      whole.set_text(whole.text() + piece.text());
+      whole.set_reasoning(whole.reasoning() + piece.reasoning());
+      whole.set_tool_calls_json(whole.tool_calls_json() + piece.tool_calls_json());
+      whole.set_finish_reason(piece.finish_reason());
+    }
+    EXPECT_TRUE(reader->Finish().ok());
+    return whole;
+  };
+  for (const char* const model : {"caller", "thinker"}) {
+    v1::LoadModelRequest load = LoadRequestFor(model, model);
+    load.mutable_serving()->set_max_sequences(4);
+    load.mutable_serving()->set_kv_cache_dtype(v1::F32);
+    ASSERT_TRUE(Load(load).ok());
+  }
+  const v1::GenerateResponse thought = ask("thinker", true);
+  EXPECT_EQ(thought.reasoning(), "plus seven is");
+  EXPECT_EQ(thought.text(), ".");
+  EXPECT_EQ(thought.finish_reason(), "stop");
+  EXPECT_EQ(ask("thinker", false).text(), "<think> plus seven is</think>.");
+  const v1::GenerateResponse call = ask("caller", true);
+  const nlohmann::json calls = nlohmann::json::parse(call.tool_calls_json());
+  ASSERT_EQ(calls.size(), 1u);
+  EXPECT_EQ(calls[0]["function"]["name"], "add");
+  EXPECT_EQ(calls[0]["function"]["arguments"], R"({"note": " plus seven is"})");
+  EXPECT_EQ(call.text(), ".");
+  EXPECT_EQ(call.finish_reason(), "tool_calls");
+  EXPECT_EQ(ask("caller", false).finish_reason(), "stop");
 }
 
 TEST_F(GenerationServiceTest, EndsAnswersWhenTheModelIsUnloaded) {

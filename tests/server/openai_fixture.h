@@ -122,7 +122,7 @@ class OpenAiFixture : public ::testing::Test {
 
   OpenAiFixture() {
     RegistryOptions options;
-    options.model_roots = {NIBBLE_TEST_DATA};
+    options.model_roots = {NIBBLE_TEST_DATA, root_.path().string()};
     options.staging_bytes = kStagingBytesMin;
     registry_ = std::make_unique<ModelRegistry>(*device_, budget_, options, watcher_);
     api_ = std::make_unique<OpenAiApi>(*registry_, logger_);
@@ -138,10 +138,10 @@ class OpenAiFixture : public ::testing::Test {
     EXPECT_EQ(budget_.Snapshot().reserved.total(), 0);
   }
 
-  void Load(const std::string& name, bool weights_only) {
+  void Load(const std::string& name, bool weights_only, const std::string& source = "demo-model") {
     LoadRequest request;
     request.model = name;
-    request.source = "demo-model";
+    request.source = source;
     request.serving.weights_only = weights_only;
     request.serving.kv_cache_type = KvCacheType::kF32;  // As the golden texts were made.
     auto loaded = std::make_shared<RecordingListener>();
@@ -180,6 +180,7 @@ class OpenAiFixture : public ::testing::Test {
   Reply Complete(absl::string_view body) const { return Send(PostText("/v1/completions", body)); }
   Reply Chat(absl::string_view body) const { return Send(PostText("/v1/chat/completions", body)); }
 
+  const ScratchDirectory root_;  // Of checkpoints that a test makes.
   std::unique_ptr<Device> device_ = OpenHostDevice(kDeviceBytes);
   VramBudget budget_{kDeviceBytes};
   std::ostringstream log_;

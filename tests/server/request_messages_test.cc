@@ -50,6 +50,7 @@ TEST(RequestMessagesTest, TakesOverEveryField) {
   serving.set_kv_cache_dtype(v1::BF16);
   serving.set_prefill_chunk_tokens(256);
   serving.set_weights_only(true);
+  serving.set_state_snapshots(3);
   const absl::StatusOr<LoadRequest> request = ParseLoad(message, "cuda:0");
   ASSERT_TRUE(request.ok()) << request.status();
   QuantizationSpec expected;
@@ -60,7 +61,7 @@ TEST(RequestMessagesTest, TakesOverEveryField) {
   expected.min_quantized_ratio = 0.5;
   expected.allow_non_finite = true;
   EXPECT_EQ(request->quantization, expected);
-  EXPECT_EQ(request->serving, (ServingSpec{4096, 8, 1 << 20, KvCacheType::kBf16, 256, true}));
+  EXPECT_EQ(request->serving, (ServingSpec{4096, 8, 1 << 20, KvCacheType::kBf16, 256, true, 3}));
   EXPECT_TRUE(request->pinned);
   EXPECT_TRUE(request->detach);
   EXPECT_EQ(request->request_id, "abc");

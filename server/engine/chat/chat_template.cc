@@ -12,6 +12,7 @@ namespace nibble {
 
 struct ChatTemplate::Tree {
   jinja::Body body;
+  std::string source;
 };
 
 absl::StatusOr<ChatTemplate> ChatTemplate::Parse(absl::string_view source) {
@@ -19,7 +20,7 @@ absl::StatusOr<ChatTemplate> ChatTemplate::Parse(absl::string_view source) {
   if (!body.ok()) {
     return body.status();
   }
-  return ChatTemplate(std::shared_ptr<const Tree>(new Tree{*std::move(body)}));
+  return ChatTemplate(std::shared_ptr<const Tree>(new Tree{*std::move(body), std::string(source)}));
 }
 
 absl::StatusOr<std::string> ChatTemplate::Render(const TemplateJson& variables,
@@ -45,5 +46,7 @@ absl::StatusOr<std::string> ChatTemplate::Render(const TemplateJson& variables,
   }
   return prompt;
 }
+
+const std::string& ChatTemplate::source() const { return tree_->source; }
 
 }  // namespace nibble

@@ -42,6 +42,9 @@ class ChatTemplate {
   absl::StatusOr<std::string> Render(const TemplateJson& variables,
                                      const RenderOptions& options = {}) const;
 
+  // What was parsed.
+  const std::string& source() const;
+
  private:
   struct Tree;
   explicit ChatTemplate(std::shared_ptr<const Tree> tree) : tree_(std::move(tree)) {}

@@ -4,6 +4,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "loader/nested_directory.h"
 #include "server/engine/recipe_reader.h"
 
 namespace nibble {
@@ -14,6 +16,7 @@ using Json = nlohmann::json;
 // Far beyond any; tokenizer.json has a limit of its own.
 constexpr int64_t kTokenizerBytesMax = int64_t{64} << 20;
 constexpr int64_t kSmallFileBytesMax = int64_t{4} << 20;
+constexpr int64_t kAdditionalTemplatesMax = 16;  // Released models have two or three.
 
 // The small files of a checkpoint. What its files say wrong is told when it is used; a file that is
 // there and cannot be read is a failure of its own.
@@ -23,7 +26,13 @@ class SmallFiles {
 
   // Errors: those of opening; RESOURCE_EXHAUSTED if it is longer than that.
   absl::StatusOr<std::string> Read(absl::string_view file_name, int64_t bytes_max) {
-    absl::StatusOr<std::string> text = ReadWhole(file_name, bytes_max);
+    return ReadIn(directory_, file_name, bytes_max);
+  }
+
+  // The same of another directory.
+  absl::StatusOr<std::string> ReadIn(const CheckpointDirectory& directory,
+                                     absl::string_view file_name, int64_t bytes_max) {
+    absl::StatusOr<std::string> text = ReadWhole(directory, file_name, bytes_max);
     if (absl::IsInternal(text.status()) || absl::IsDataLoss(text.status())) {
       failure_.Update(text.status());
     }
@@ -34,8 +43,9 @@ class SmallFiles {
   const absl::Status& failure() const { return failure_; }
 
  private:
-  absl::StatusOr<std::string> ReadWhole(absl::string_view file_name, int64_t bytes_max) {
-    const absl::StatusOr<std::unique_ptr<ReadOnlyFile>> file = directory_.Open(file_name);
+  static absl::StatusOr<std::string> ReadWhole(const CheckpointDirectory& directory,
+                                               absl::string_view file_name, int64_t bytes_max) {
+    const absl::StatusOr<std::unique_ptr<ReadOnlyFile>> file = directory.Open(file_name);
     if (!file.ok()) {
       return file.status();
     }
@@ -126,13 +136,56 @@ absl::StatusOr<std::string> ReadIfThere(SmallFiles& files, absl::string_view fil
   return absl::IsNotFound(text.status()) ? "" : text;
 }
 
-absl::StatusOr<TemplateSet> ReadTemplates(SmallFiles& files) {
+// The files NAME.jinja of additional_chat_templates/, in which newer transformers keeps all but the
+// first template: names and bytes. None where there is no such directory.
+absl::StatusOr<std::vector<std::pair<std::string, std::string>>> ReadAdditionalTemplates(
+    const CheckpointDirectory& checkpoint, SmallFiles& files) {
+  constexpr absl::string_view kEnding = ".jinja";
+  std::vector<std::pair<std::string, std::string>> templates;
+  const auto directory = OpenNestedDirectory(checkpoint, "additional_chat_templates");
+  if (!directory.ok()) {
+    return absl::IsNotFound(directory.status())
+               ? absl::StatusOr<std::vector<std::pair<std::string, std::string>>>(templates)
+               : directory.status();
+  }
+  const absl::StatusOr<std::vector<std::string>> names = (*directory)->List();
+  if (!names.ok()) {
+    return names.status();
+  }
+  for (absl::string_view name : *names) {
+    const std::string file_name(name);
+    if (!absl::ConsumeSuffix(&name, kEnding) || name.empty()) {
+      continue;
+    }
+    if (std::ssize(templates) == kAdditionalTemplatesMax) {
+      return absl::ResourceExhaustedError(absl::StrCat("additional_chat_templates: has more than ",
+                                                       kAdditionalTemplatesMax, " templates"));
+    }
+    absl::StatusOr<std::string> source = files.ReadIn(**directory, file_name, kSmallFileBytesMax);
+    if (!source.ok()) {
+      return source.status();
+    }
+    templates.emplace_back(name, *std::move(source));
+  }
+  return templates;
+}
+
+absl::StatusOr<TemplateSet> ReadTemplates(const CheckpointDirectory& directory, SmallFiles& files) {
   const absl::StatusOr<std::string> config = ReadIfThere(files, "tokenizer_config.json");
   const absl::StatusOr<std::string> file = ReadIfThere(files, "chat_template.jinja");
   if (!config.ok() || !file.ok()) {
     return config.ok() ? file.status() : config.status();
   }
-  return TemplateSet::Parse({.tokenizer_config = *config, .chat_template = *file});
+  const absl::StatusOr<std::vector<std::pair<std::string, std::string>>> additional =
+      ReadAdditionalTemplates(directory, files);
+  if (!additional.ok()) {
+    return additional.status();
+  }
+  TemplateFiles sources = {.tokenizer_config = *config, .chat_template = *file};
+  for (const auto& [name, source] : *additional) {
+    sources.additional.emplace_back(name, source);
+  }
+  return TemplateSet::Parse(sources);
 }
 
 }  // namespace
@@ -150,7 +203,7 @@ absl::StatusOr<std::shared_ptr<const ModelText>> ModelText::Load(
   } else {
     model->tokenizer_ = file.status();
   }
-  model->templates_ = ReadTemplates(files);
+  model->templates_ = ReadTemplates(directory, files);
   model->defaults_ = ReadDefaults(files, config_json);
   if (!files.failure().ok()) {
     return files.failure();
@@ -175,7 +228,7 @@ absl::StatusOr<std::vector<int32_t>> ModelText::Encode(absl::string_view text,
   return std::vector<int32_t>(ids->begin(), ids->end());
 }
 
-absl::StatusOr<std::string> ModelText::Render(TemplateJson variables) const {
+absl::StatusOr<RenderedPrompt> ModelText::Render(TemplateJson variables) const {
   if (!templates_.ok()) {
     return templates_.status();
   }
@@ -191,7 +244,13 @@ absl::StatusOr<std::string> ModelText::Render(TemplateJson variables) const {
       variables[name] = token;
     }
   }
-  return chat_template->Render(variables);
+  absl::StatusOr<std::string> prompt = chat_template->Render(variables);
+  if (!prompt.ok()) {
+    return prompt.status();
+  }
+  AnswerFormat format = FindAnswerFormat(chat_template->source(), *prompt,
+                                         has_tools ? variables["tools"] : TemplateJson());
+  return RenderedPrompt{*std::move(prompt), std::move(format)};
 }
 
 absl::StatusOr<std::shared_ptr<const TokenVocabulary>> ModelText::Vocabulary(
@@ -207,7 +266,7 @@ absl::StatusOr<std::shared_ptr<const TokenVocabulary>> ModelText::Vocabulary(
   }
   if (end_ids.empty()) {
     return absl::FailedPreconditionError(
-        "response_format: the model names no token that ends an answer");
+        "constrained sampling: the model names no token that ends an answer");
   }
   MutexLock lock(mutex_);
   if (vocabulary_ == nullptr) {

@@ -17,6 +17,7 @@
 #include "server/engine/chat/template_set.h"
 #include "server/engine/grammar/token_vocabulary.h"
 #include "server/engine/sampling_options.h"
+#include "server/engine/text/answer_format.h"
 #include "server/engine/tokenizer/tokenizer.h"
 
 namespace nibble {
@@ -27,12 +28,17 @@ struct GenerationDefaults {
   std::vector<int32_t> stop_token_ids;  // eos_token_id.
 };
 
+struct RenderedPrompt {
+  std::string text;
+  AnswerFormat format;
+};
+
 // Immutable and thread-safe.
 class ModelText {
  public:
-  // Reads tokenizer.json, tokenizer_config.json, chat_template.jinja and generation_config.json, as
-  // far as they are there. What is missing or broken is told when it is used: a model without a
-  // tokenizer serves token ids.
+  // Reads tokenizer.json, tokenizer_config.json, chat_template.jinja, the templates in
+  // additional_chat_templates/ and generation_config.json, as far as they are there. What is
+  // missing or broken is told when it is used: a model without a tokenizer serves token ids.
   //
   // Errors: those of a file that is there and cannot be read.
   static absl::StatusOr<std::shared_ptr<const ModelText>> Load(const CheckpointDirectory& directory,
@@ -45,11 +51,12 @@ class ModelText {
   absl::StatusOr<std::vector<int32_t>> Encode(absl::string_view text,
                                               const EncodeOptions& options) const;
 
-  // The prompt for `variables`, by the template for tools if there is one and tools are given.
+  // The prompt for `variables`, by the template for tools if there is one and tools are given, and
+  // the form that its answers have.
   //
   // Errors: FAILED_PRECONDITION without a chat template; its own error; those of
   //   ChatTemplate::Render.
-  absl::StatusOr<std::string> Render(TemplateJson variables) const;
+  absl::StatusOr<RenderedPrompt> Render(TemplateJson variables) const;
 
   // What constrained sampling chooses from, for a model of `vocabulary_size` logits. Made when it
   // is first asked for, which takes a moment (57 ms for 150 000 tokens); special tokens have no

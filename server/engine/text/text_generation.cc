@@ -1,6 +1,7 @@
 #include "server/engine/text/text_generation.h"
 
 #include <algorithm>
+#include <iterator>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -8,6 +9,45 @@
 #include "kernels/mutex.h"
 
 namespace nibble {
+namespace {
+
+void AddPiece(AnswerPiece piece, TextEvent& event) {
+  event.reasoning += piece.reasoning;
+  event.text += piece.content;
+  std::move(piece.calls.begin(), piece.calls.end(), std::back_inserter(event.calls));
+}
+
+// `parser` may be null.
+void AddText(AnswerParser* parser, const std::string& text, TextEvent& event) {
+  if (parser == nullptr) {
+    event.text += text;
+  } else {
+    AddPiece(parser->Append(text), event);
+  }
+}
+
+// Special tokens that a parser of `format` must see.
+std::vector<uint32_t> SpecialMarkers(const Tokenizer& tokenizer, const AnswerFormat& format) {
+  std::vector<uint32_t> ids;
+  for (const absl::string_view marker : MarkersOf(format)) {
+    if (const std::optional<uint32_t> id = tokenizer.IdOf(marker)) {
+      ids.push_back(*id);
+    }
+  }
+  return ids;
+}
+
+}  // namespace
+
+absl::string_view TextEvent::finish_reason() const {
+  if (!end.has_value()) {
+    return "";
+  }
+  if (end->reason != FinishReason::kStop) {
+    return "length";
+  }
+  return has_called ? "tool_calls" : "stop";
+}
 
 // Counts what the engine has told, so that a thread can wait for the next.
 class TextGeneration::Signal {
@@ -93,8 +133,14 @@ absl::StatusOr<std::unique_ptr<TextGeneration>> TextGeneration::Start(
     Answer answer;
     answer.generation = *std::move(submitted);
     answer.stops = std::make_unique<StopStrings>(request.stop);
+    if (request.format.has_value() && !request.format->is_plain()) {
+      answer.parser = std::make_unique<AnswerParser>(*request.format);
+    }
     if (tokenizer.ok()) {
-      answer.detokenizer = std::make_unique<Detokenizer>(**tokenizer, true);
+      answer.detokenizer = std::make_unique<Detokenizer>(
+          **tokenizer, true,
+          request.format.has_value() ? SpecialMarkers(**tokenizer, *request.format)
+                                     : std::vector<uint32_t>());
       if (request.echo && !request.prompt.empty()) {
         answer.echoed = answer.detokenizer->Append(static_cast<uint32_t>(request.prompt.front()));
       }
@@ -104,6 +150,40 @@ absl::StatusOr<std::unique_ptr<TextGeneration>> TextGeneration::Start(
   return generation;
 }
 
+void TextGeneration::TakeToken(Answer& answer, GeneratedToken token, TextEvent& event) {
+  const std::string text = answer.detokenizer == nullptr
+                               ? ""
+                               : answer.detokenizer->Append(static_cast<uint32_t>(token.id));
+  if (token.of_prompt) {
+    event.text += text;  // A stop string in the prompt does not end the answer.
+  } else {
+    AddText(answer.parser.get(), answer.stops->Append(text), event);
+    ++answer.told_tokens;
+  }
+  event.tokens.push_back(std::move(token));
+  if (answer.stops->found() || (answer.parser != nullptr && answer.parser->done())) {
+    answer.stopped = true;
+    answer.generation->Cancel();
+  }
+}
+
+void TextGeneration::TakeEnd(Answer& answer, GenerationEnd end, TextEvent& event) {
+  answer.told_end = true;
+  if (!answer.stopped && answer.detokenizer != nullptr) {
+    AddText(answer.parser.get(), answer.stops->Append(answer.detokenizer->Finish()), event);
+    AddText(answer.parser.get(), answer.stops->Finish(), event);
+  }
+  if (answer.parser != nullptr) {
+    AddPiece(answer.parser->Finish(), event);
+  }
+  if (answer.stopped || answer.stops->found()) {
+    end.status = absl::OkStatus();
+    end.reason = FinishReason::kStop;
+    end.generated_tokens = answer.told_tokens;
+  }
+  event.end = std::move(end);
+}
+
 std::optional<TextEvent> TextGeneration::NextOf(Answer& answer) {
   if (answer.told_end) {
     return std::nullopt;
@@ -111,37 +191,21 @@ std::optional<TextEvent> TextGeneration::NextOf(Answer& answer) {
   TextEvent event;
   event.text = std::exchange(answer.echoed, "");
   while (std::optional<GeneratedToken> token = answer.generation->Next()) {
-    if (answer.stopped) {
-      continue;
-    }
-    std::string text = answer.detokenizer == nullptr
-                           ? ""
-                           : answer.detokenizer->Append(static_cast<uint32_t>(token->id));
-    // A stop string in the prompt does not end the answer.
-    event.text += token->of_prompt ? text : answer.stops->Append(text);
-    answer.told_tokens += token->of_prompt ? 0 : 1;
-    event.tokens.push_back(*std::move(token));
-    if (answer.stops->found()) {
-      answer.stopped = true;
-      answer.generation->Cancel();
+    if (!answer.stopped) {
+      TakeToken(answer, *std::move(token), event);
     }
   }
-  std::optional<GenerationEnd> end = answer.generation->end();
-  if (end.has_value()) {
-    answer.told_end = true;
-    if (!answer.stopped && answer.detokenizer != nullptr) {
-      event.text += answer.stops->Append(answer.detokenizer->Finish());
-      event.text += answer.stops->Finish();
-    }
-    if (answer.stopped || answer.stops->found()) {
-      end->status = absl::OkStatus();
-      end->reason = FinishReason::kStop;
-      end->generated_tokens = answer.told_tokens;
-    }
-    event.end = *std::move(end);
+  if (std::optional<GenerationEnd> end = answer.generation->end()) {
+    TakeEnd(answer, *std::move(end), event);
+  }
+  answer.has_called = answer.has_called || !event.calls.empty();
+  event.has_called = answer.has_called;
+  if (event.end.has_value()) {
     return event;
   }
-  return event.text.empty() && event.tokens.empty() ? std::nullopt : std::optional(event);
+  const bool is_empty =
+      event.text.empty() && event.reasoning.empty() && event.calls.empty() && event.tokens.empty();
+  return is_empty ? std::nullopt : std::optional(std::move(event));
 }
 
 std::optional<TextEvent> TextGeneration::Next() {

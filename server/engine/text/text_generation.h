@@ -11,9 +11,11 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "server/engine/engine.h"
 #include "server/engine/generation.h"
+#include "server/engine/text/answer_parser.h"
 #include "server/engine/text/model_text.h"
 #include "server/engine/text/stop_strings.h"
 
@@ -29,6 +31,7 @@ struct TextRequest {
   std::vector<std::string> stop;
   std::vector<int32_t> stop_token_ids;  // The model's included, unless they are to be ignored.
   bool echo = false;  // The prompt's tokens come first, with their log-probabilities.
+  std::optional<AnswerFormat> format;  // Takes answers apart; what is echoed is content.
   std::function<absl::StatusOr<std::unique_ptr<TokenConstraint>>()> make_constraint;  // Or null.
   absl::Time deadline = absl::InfiniteFuture();
 };
@@ -36,9 +39,16 @@ struct TextRequest {
 // Of one answer: a piece of it, or its end.
 struct TextEvent {
   int64_t index = 0;
-  std::string text;                    // Whole characters.
+  std::string text;                    // Whole characters. With a format: its content.
+  std::string reasoning;               // With a format; comes before text and calls.
+  std::vector<ToolCall> calls;         // With a format; whole ones.
   std::vector<GeneratedToken> tokens;  // Their text may come with a later event.
+  bool has_called = false;             // With a format: there was a call, in this event or before.
   std::optional<GenerationEnd> end;    // The last event of an answer has it.
+
+  // How the answer ended, in OpenAI's words: "stop", "length", or "tool_calls" for a stop after
+  // calls. Empty before its end.
+  absl::string_view finish_reason() const;
 };
 
 // Takes tokens from the engine when its client asks for them, so a slow client slows its own answer
@@ -73,8 +83,11 @@ class TextGeneration {
     std::shared_ptr<Generation> generation;
     std::unique_ptr<Detokenizer> detokenizer;  // Null without a tokenizer.
     std::unique_ptr<StopStrings> stops;
-    std::string echoed;    // Text of the prompt's first token, which is not scored.
-    bool stopped = false;  // By a stop string: what the engine still says is not told.
+    std::unique_ptr<AnswerParser> parser;  // Null without a format.
+    std::string echoed;                    // Text of the prompt's first token, which is not scored.
+    // By a stop string or its one call: what the engine still says is not told.
+    bool stopped = false;
+    bool has_called = false;
     bool told_end = false;
     int64_t told_tokens = 0;
   };
@@ -82,6 +95,8 @@ class TextGeneration {
 
   TextGeneration(std::shared_ptr<const ModelText> text, std::shared_ptr<Signal> signal);
   std::optional<TextEvent> NextOf(Answer& answer);
+  static void TakeToken(Answer& answer, GeneratedToken token, TextEvent& event);
+  static void TakeEnd(Answer& answer, GenerationEnd end, TextEvent& event);
 
   const std::shared_ptr<const ModelText> text_;
   const std::shared_ptr<Signal> signal_;

@@ -133,13 +133,17 @@ bool Tokenizer::IsSpecial(uint32_t id) const { return added_.IsSpecial(id); }
 
 uint32_t Tokenizer::vocabulary_size() const { return std::max(model_.ids_end(), added_.ids_end()); }
 
-Detokenizer::Detokenizer(const Tokenizer& tokenizer, bool skip_special)
-    : tokenizer_(tokenizer), skip_special_(skip_special), stream_(tokenizer.decoder_.NewStream()) {}
+Detokenizer::Detokenizer(const Tokenizer& tokenizer, bool skip_special, std::vector<uint32_t> shown)
+    : tokenizer_(tokenizer),
+      skip_special_(skip_special),
+      shown_(std::move(shown)),
+      stream_(tokenizer.decoder_.NewStream()) {}
 
 std::string Detokenizer::Append(uint32_t id) {
   const std::string* const text = tokenizer_.FindText(id);
   // By the text, as the library does: a special token whose normalized text differs is not skipped.
-  if (text != nullptr && !(skip_special_ && tokenizer_.added_.IsSpecial(*text))) {
+  if (text != nullptr && (!skip_special_ || !tokenizer_.added_.IsSpecial(*text) ||
+                          std::find(shown_.begin(), shown_.end(), id) != shown_.end())) {
     stream_.Append(*text);
   }
   return stream_.TakeText();

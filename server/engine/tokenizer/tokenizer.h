@@ -95,7 +95,8 @@ absl::StatusOr<std::unique_ptr<Tokenizer>> ParseTokenizer(absl::string_view file
 // One thread at a time. Must not outlive its tokenizer.
 class Detokenizer {
  public:
-  Detokenizer(const Tokenizer& tokenizer, bool skip_special);
+  // Tokens in `shown` have text even where special ones are skipped.
+  Detokenizer(const Tokenizer& tokenizer, bool skip_special, std::vector<uint32_t> shown = {});
 
   // Returns: the text that is final now and was not before; whole characters, often none.
   std::string Append(uint32_t id);
@@ -105,6 +106,7 @@ class Detokenizer {
  private:
   const Tokenizer& tokenizer_;
   const bool skip_special_;
+  const std::vector<uint32_t> shown_;
   DecoderStream stream_;
 };
 

@@ -200,6 +200,36 @@ TEST_P(EngineTest, ReusesPagesOfEqualBeginnings) {
   EXPECT_EQ(engine_->stats().reused_tokens, 96 + 48);  // Three pages before the change.
 }
 
+// Linear attention: what reuses pages needs the state at their end too.
+TEST_P(EngineTest, GoesOnFromAKeptState) {
+  std::vector<int32_t> prompt;
+  for (int32_t token = 0; token < 40; ++token) {
+    prompt.push_back(7 * token % 150);
+  }
+  std::vector<int32_t> longer = prompt;
+  longer.insert(longer.end(), {3, 1, 4, 1, 5, 9, 2, 6});
+  std::vector<int32_t> other = prompt;
+  other[20] = 151;
+  const std::string path = TestDataPath("models/qwen3_5");
+
+  Start(Format::kNf4, CheckMode(), {}, path);
+  const std::vector<int32_t> of_prompt = Ask(Greedy(prompt, 12)).tokens;
+  const std::vector<int32_t> of_longer = Ask(Greedy(longer, 12)).tokens;
+  const std::vector<int32_t> of_other = Ask(Greedy(other, 12)).tokens;
+  EXPECT_EQ(engine_->stats().reused_tokens, 0);
+
+  ServingSpec serving = CheckMode();
+  serving.state_snapshots = 2;
+  Start(Format::kNf4, serving, {}, path);
+  EXPECT_EQ(Ask(Greedy(prompt, 12)).tokens, of_prompt);
+  EXPECT_EQ(Ask(Greedy(longer, 12)).tokens, of_longer);
+  EXPECT_EQ(engine_->stats().reused_tokens, 32);  // Two pages of 16, whose end has a state.
+  EXPECT_EQ(Ask(Greedy(other, 12)).tokens, of_other);
+  EXPECT_EQ(engine_->stats().reused_tokens, 32);  // The page before the change has none.
+  EXPECT_EQ(Ask(Greedy(longer, 12)).tokens, of_longer);
+  EXPECT_GT(engine_->stats().reused_tokens, 32);
+}
+
 TEST_P(EngineTest, DrawsTheSameWithTheSameSeed) {
   Start(Format::kNf4);
   const auto draw = [this](uint64_t seed) {

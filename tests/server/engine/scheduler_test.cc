@@ -61,6 +61,14 @@ TEST(SchedulerTest, NeverTakesFromAnOlderOne) {
   EXPECT_THAT(schedule.counts, ElementsAre(1, 0));
 }
 
+TEST(SchedulerTest, EndsAStepWhereAStateIsKept) {
+  std::vector<SequenceView> running = {Prompt(30)};
+  running[0].stop = 16;
+  EXPECT_THAT(MakeSchedule(running, 100, kLimits).counts, ElementsAre(16));
+  running[0].computed = 16;
+  EXPECT_THAT(MakeSchedule(running, 100, kLimits).counts, ElementsAre(14));
+}
+
 TEST(SchedulerTest, GoesAsFarAsThePagesReach) {
   const std::vector<SequenceView> running = {Prompt(30)};
   EXPECT_THAT(MakeSchedule(running, 1, kLimits).counts, ElementsAre(16));
