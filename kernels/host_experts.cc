@@ -99,13 +99,16 @@ absl::Status HostStepOps::ExpertLinear(Queue&, const ExpertLinearArgs& args) {
     return status;
   }
   const std::vector<ExpertRows> experts = SortByExpert(args, LiveRows(args.rows));
+  // By what an expert gets on the average, whatever it gets.
+  const ProductKernel kernel = ChooseProductKernel(
+      args.shape, args.products, CeilDivide(args.rows.bound * args.top_k, args.expert_count));
   std::vector<ExpertWork> works;
   int64_t prepared_bytes = 0;
   for (size_t expert = 0; expert < experts.size(); ++expert) {
     const ExpertRows& rows = experts[expert];
     if (!rows.sources.empty()) {
       works.push_back({static_cast<int64_t>(expert),
-                       RowProducts(args.shape, args.products, rows.sources, rows.targets),
+                       RowProducts(args.shape, kernel, rows.sources, rows.targets),
                        prepared_bytes});
       prepared_bytes += RoundUp(works.back().products.prepared_bytes(), 64);
     }

@@ -114,7 +114,9 @@ absl::Status HostStepOps::Linear(Queue&, const LinearArgs& args) {
   if (row_count == 0) {
     return absl::OkStatus();
   }
-  const RowProducts products(args.weight.shape, args.products, sources, targets);
+  const MatrixShape& shape = args.weight.shape;
+  const RowProducts products(shape, ChooseProductKernel(shape, args.products, args.rows.bound),
+                             sources, targets);
   std::byte* const prepared = PreparedMemory(products.prepared_bytes());
   pool_.ParallelFor(products.piece_count(), 1, [&](int64_t first, int64_t last) {
     for (int64_t piece = first; piece < last; ++piece) {
@@ -122,7 +124,7 @@ absl::Status HostStepOps::Linear(Queue&, const LinearArgs& args) {
     }
   });
   const int64_t grain = products.Grain(pool_.thread_count());
-  pool_.ParallelFor(args.weight.shape.rows, grain, [&](int64_t first, int64_t last) {
+  pool_.ParallelFor(shape.rows, grain, [&](int64_t first, int64_t last) {
     products.Multiply(args.weight.planes, prepared, first, last);
     if (args.bias.span.empty()) {
       return;

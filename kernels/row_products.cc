@@ -38,9 +38,9 @@ int64_t RowBytes(const MatrixShape& shape) {
 }  // namespace
 
 ProductKernel ChooseProductKernel(const MatrixShape& shape, const ProductOptions& options,
-                                  int64_t row_count) {
+                                  int64_t row_bound) {
   const ProductLevel level = CurrentProductLevel();
-  if (options.arithmetic == Arithmetic::kFp32 || row_count == 0) {
+  if (options.arithmetic == Arithmetic::kFp32) {
     return ProductKernel::kExpanded;
   }
   const bool fused = HasFusedRows(level, shape);
@@ -48,19 +48,19 @@ ProductKernel ChooseProductKernel(const MatrixShape& shape, const ProductOptions
     return fused ? ProductKernel::kFused : ProductKernel::kExpanded;
   }
   const bool tiles = HasTileProducts(level, shape);
-  if (fused && row_count <= (tiles ? kFusedRowsBesideTiles : kFusedRowsAlone)) {
+  if (fused && row_bound <= (tiles ? kFusedRowsBesideTiles : kFusedRowsAlone)) {
     return ProductKernel::kFused;
   }
   return tiles ? ProductKernel::kTiles : ProductKernel::kExpanded;
 }
 
-RowProducts::RowProducts(const MatrixShape& shape, const ProductOptions& options,
+RowProducts::RowProducts(const MatrixShape& shape, ProductKernel kernel,
                          std::span<const float* const> sources, std::span<float* const> targets)
     : shape_(shape),
       sources_(sources),
       targets_(targets),
       level_(CurrentProductLevel()),
-      kernel_(ChooseProductKernel(shape, options, std::ssize(sources))) {}
+      kernel_(kernel) {}
 
 int64_t RowProducts::prepared_bytes() const {
   const int64_t row_count = std::ssize(sources_);

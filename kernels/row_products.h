@@ -19,17 +19,18 @@ enum class ProductKernel {
   kTiles,     // tile_products.h
 };
 
-// The fastest kernel that `options` allow for `row_count` rows.
+// The fastest kernel that `options` allow where `row_bound` rows go to a matrix: the bound of a
+// step, not the rows that there are, so that a row's bits do not depend on them.
 ProductKernel ChooseProductKernel(const MatrixShape& shape, const ProductOptions& options,
-                                  int64_t row_count);
+                                  int64_t row_bound);
 
 // The rows of activations that go to one matrix, as its kernel wants them. First all of them are
 // prepared, piece by piece, then ranges of the matrix's rows are multiplied: both by any threads.
 class RowProducts {
  public:
   // The row pointers must outlive this.
-  RowProducts(const MatrixShape& shape, const ProductOptions& options,
-              std::span<const float* const> sources, std::span<float* const> targets);
+  RowProducts(const MatrixShape& shape, ProductKernel kernel, std::span<const float* const> sources,
+              std::span<float* const> targets);
 
   // Bytes that Prepare() fills; the caller's, as nothing in a step should be allocated.
   int64_t prepared_bytes() const;
