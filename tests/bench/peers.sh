@@ -9,12 +9,13 @@
 #   LLAMA_BENCH  llama-bench of a build of llama.cpp
 #   GGUF         the same shape, quantized (Q4_0, Q4_K_M)
 #
-# ROUNDS (9), THREADS (all cores), PROMPT (128) and TOKENS (32) come from the environment. How to get
-# and feed llama.cpp: kernels/README.md.
+# ROUNDS (9), THREADS (all cores), PROMPT (128) and TOKENS (32) come from the environment. llama.cpp is
+# built outside this repository; on processors with AMX, GCC 12 needs -fno-tree-dse for its
+# ggml-cpu/amx/mmq.cpp.
 set -eu
 
 if [ "$#" -lt 4 ]; then
-  sed -n '2,12s/^# \{0,1\}//p' "$0" >&2
+  sed -n '2,14s/^# \{0,1\}//p' "$0" >&2
   exit 2
 fi
 nibble=$1
@@ -30,8 +31,12 @@ trap 'rm -rf "$scratch"' EXIT
 
 # Ours: as many cores as threads, because the device takes all it may use.
 cores=0-$((threads - 1))
-ours() {  # ours decode|prefill
-  taskset -c "$cores" "$nibble" bench "$1" --runs 1 --prompt-tokens "$2" --json "$checkpoint" |
+ours() {  # ours decode|prefill PROMPT_TOKENS [FLAG...]
+  what=$1
+  prompt_tokens=$2
+  shift 2
+  taskset -c "$cores" "$nibble" bench "$what" --runs 1 --prompt-tokens "$prompt_tokens" --json "$@" \
+    "$checkpoint" |
     sed -n 's/.*"tokens_per_second": {"median": \([0-9.e+]*\).*/\1/p'
 }
 # Theirs, prompt first, then decode; the last column but one of CSV rows is the average.
@@ -45,7 +50,7 @@ for row in csv.DictReader(sys.stdin):
 round=0
 while [ "$round" -lt "$rounds" ]; do
   round=$((round + 1))
-  ours decode 1 >>"$scratch/ours.decode"
+  ours decode 1 --tokens "$tokens" >>"$scratch/ours.decode"
   ours prefill "$prompt" >>"$scratch/ours.prefill"
   for gguf in "$@"; do
     theirs "$gguf" | while read -r what rate; do
