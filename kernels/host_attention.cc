@@ -7,8 +7,7 @@
 
 #include "kernels/block_quantize_ref.h"
 #include "kernels/host_step_ops.h"
-#include "kernels/linear.h"
-#include "kernels/matrix_rows.h"
+#include "kernels/page_attention.h"
 
 namespace nibble {
 namespace {
@@ -35,15 +34,6 @@ void StoreHead(KvType type, const float* source, int64_t count, std::byte* targe
   }
 }
 
-void ReadHead(KvType type, const std::byte* source, int64_t count, float* target) {
-  const auto address = std::bit_cast<uint64_t>(source);
-  MatrixShape shape;
-  shape.format = type == KvType::kF16    ? MatrixFormat::kF16
-                 : type == KvType::kBf16 ? MatrixFormat::kBf16
-                                         : MatrixFormat::kF32;
-  ReadElements({shape, {.data = address}}, 0, count, target);
-}
-
 // Attention of the query heads of one row that share a key head.
 class HeadGroup {
  public:
@@ -58,7 +48,7 @@ class HeadGroup {
     sums_.assign(count, 0);
     scores_.resize(count * static_cast<size_t>(args.page_tokens));
     totals_.assign(count * static_cast<size_t>(size_), 0);
-    vector_.resize(static_cast<size_t>(size_));
+    page_.resize(static_cast<size_t>(args.page_tokens * size_));
   }
 
   void Run() {
@@ -89,39 +79,34 @@ class HeadGroup {
     return static_cast<size_t>(row * width + column);
   }
 
-  const float* Read(DeviceSpan plane, int64_t slot) {
+  // A page's keys or values, of `count` tokens from `slot` on.
+  const float* Read(DeviceSpan plane, int64_t slot, int64_t count) {
     const int64_t bytes = size_ * BytesPerElement(args_.cache.type);
-    ReadHead(args_.cache.type,
-             HostPointer<const std::byte>(plane) + (slot * args_.cache.heads + key_head_) * bytes,
-             size_, vector_.data());
-    return vector_.data();
+    ReadHeads(args_.cache.type,
+              HostPointer<const std::byte>(plane) + (slot * args_.cache.heads + key_head_) * bytes,
+              args_.cache.heads * bytes, count, size_, page_.data());
+    return page_.data();
   }
 
-  float Score(int64_t head, const float* key) const {
-    const float* const query = RowOf(args_.queries, row_, key_head_ * heads_ + head);
-    const float score = DotProduct(query, key, size_) * args_.scale;
-    return args_.softcap == 0 ? score : args_.softcap * std::tanh(score / args_.softcap);
+  void Score(int64_t head, const float* keys, int64_t count) {
+    float* const scores = scores_.data() + Index(head, args_.page_tokens, 0);
+    ScoreKeys(RowOf(args_.queries, row_, key_head_ * heads_ + head), keys, count, size_, scores);
+    for (int64_t t = 0; t < count; ++t) {
+      const float score = scores[t] * args_.scale;
+      scores[t] = args_.softcap == 0 ? score : args_.softcap * std::tanh(score / args_.softcap);
+    }
   }
 
   void AddPage(int64_t slot, int64_t count) {
-    for (int64_t t = 0; t < count; ++t) {
-      const float* const key = Read(args_.cache.keys, slot + t);
-      for (int64_t h = 0; h < heads_; ++h) {
-        scores_[Index(h, args_.page_tokens, t)] = Score(h, key);
-      }
-    }
+    const float* const keys = Read(args_.cache.keys, slot, count);
     for (int64_t h = 0; h < heads_; ++h) {
+      Score(h, keys, count);
       Rescale(h, count);
     }
-    for (int64_t t = 0; t < count; ++t) {
-      const float* const value = Read(args_.cache.values, slot + t);
-      for (int64_t h = 0; h < heads_; ++h) {
-        const float weight = scores_[Index(h, args_.page_tokens, t)];
-        float* const totals = totals_.data() + Index(h, size_, 0);
-        for (int64_t i = 0; i < size_; ++i) {
-          totals[i] += weight * value[i];
-        }
-      }
+    const float* const values = Read(args_.cache.values, slot, count);
+    for (int64_t h = 0; h < heads_; ++h) {
+      AddValues(scores_.data() + Index(h, args_.page_tokens, 0), values, count, size_,
+                totals_.data() + Index(h, size_, 0));
     }
   }
 
@@ -155,7 +140,7 @@ class HeadGroup {
   std::vector<float> sums_;     // Of weights, relative to it.
   std::vector<float> scores_;   // [heads, page_tokens]
   std::vector<float> totals_;   // [heads, size]
-  std::vector<float> vector_;   // A key or a value.
+  std::vector<float> page_;     // [page_tokens, size], keys or values.
 };
 
 }  // namespace

@@ -7,15 +7,25 @@
 #include <vector>
 
 #include "kernels/host_step_ops.h"
-#include "kernels/linear.h"
+#include "kernels/row_products.h"
 
 namespace nibble {
 namespace {
+
+// Of an expert's matrix: enough for threads to end together, each still hundreds of KiB as a rule.
+constexpr int64_t kPiecesOfExpert = 4;
 
 // The rows of a step that go to one expert.
 struct ExpertRows {
   std::vector<const float*> sources;
   std::vector<float*> targets;
+};
+
+// An expert that has rows.
+struct ExpertWork {
+  int64_t expert;
+  RowProducts products;
+  int64_t prepared_offset;  // Of its prepared rows.
 };
 
 std::vector<ExpertRows> SortByExpert(const ExpertLinearArgs& args, int64_t row_count) {
@@ -89,17 +99,37 @@ absl::Status HostStepOps::ExpertLinear(Queue&, const ExpertLinearArgs& args) {
     return status;
   }
   const std::vector<ExpertRows> experts = SortByExpert(args, LiveRows(args.rows));
-  const auto* const table = HostPointer<const MatrixPlanes>(args.table);
-  const int64_t grain = LinearGrain(args.shape.columns);
-  const int64_t pieces = CeilDivide(args.shape.rows, grain);  // Of each expert.
-  pool_.ParallelFor(args.expert_count * pieces, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t item = begin; item < end; ++item) {
-      const ExpertRows& rows = experts[static_cast<size_t>(item / pieces)];
-      if (!rows.sources.empty()) {
-        const int64_t first = item % pieces * grain;
-        MultiplyRows({args.shape, table[item / pieces]}, rows.sources.data(), rows.targets.data(),
-                     std::ssize(rows.sources), first, std::min(first + grain, args.shape.rows));
+  // By what an expert gets on the average, whatever it gets.
+  const ProductKernel kernel = ChooseProductKernel(
+      args.shape, args.products, CeilDivide(args.rows.bound * args.top_k, args.expert_count));
+  std::vector<ExpertWork> works;
+  int64_t prepared_bytes = 0;
+  for (size_t expert = 0; expert < experts.size(); ++expert) {
+    const ExpertRows& rows = experts[expert];
+    if (!rows.sources.empty()) {
+      works.push_back({static_cast<int64_t>(expert),
+                       RowProducts(args.shape, kernel, rows.sources, rows.targets),
+                       prepared_bytes});
+      prepared_bytes += RoundUp(works.back().products.prepared_bytes(), 64);
+    }
+  }
+  std::byte* const prepared = PreparedMemory(prepared_bytes);
+  pool_.ParallelFor(std::ssize(works), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const ExpertWork& work = works[static_cast<size_t>(i)];
+      for (int64_t piece = 0; piece < work.products.piece_count(); ++piece) {
+        work.products.Prepare(piece, prepared + work.prepared_offset);
       }
+    }
+  });
+  const auto* const table = HostPointer<const MatrixPlanes>(args.table);
+  const int64_t grain = CeilDivide(args.shape.rows, kPiecesOfExpert);
+  pool_.ParallelFor(std::ssize(works) * kPiecesOfExpert, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t item = begin; item < end; ++item) {
+      const ExpertWork& work = works[static_cast<size_t>(item / kPiecesOfExpert)];
+      const int64_t first = std::min(item % kPiecesOfExpert * grain, args.shape.rows);
+      work.products.Multiply(table[work.expert], prepared + work.prepared_offset, first,
+                             std::min(first + grain, args.shape.rows));
     }
   });
   return absl::OkStatus();

@@ -6,15 +6,19 @@
 #include <span>
 #include <vector>
 
-#include "kernels/linear.h"
 #include "kernels/matrix_rows.h"
+#include "kernels/row_products.h"
 #include "kernels/sampling.h"
+#include "kernels/silu.h"
 
 namespace nibble {
 namespace {
 
 // Rows of cheap work that a thread takes at once: fewer cost more to hand out than to do.
 constexpr int64_t kRowGrain = 8;
+
+// Numbers of a gate that a thread takes at once.
+constexpr int64_t kGatePiece = 1024;
 
 float Activate(Activation activation, float x) {
   switch (activation) {
@@ -111,8 +115,17 @@ absl::Status HostStepOps::Linear(Queue&, const LinearArgs& args) {
     return absl::OkStatus();
   }
   const MatrixShape& shape = args.weight.shape;
-  pool_.ParallelFor(shape.rows, LinearGrain(shape.columns), [&](int64_t first, int64_t last) {
-    MultiplyRows(args.weight, sources.data(), targets.data(), row_count, first, last);
+  const RowProducts products(shape, ChooseProductKernel(shape, args.products, args.rows.bound),
+                             sources, targets);
+  std::byte* const prepared = PreparedMemory(products.prepared_bytes());
+  pool_.ParallelFor(products.piece_count(), 1, [&](int64_t first, int64_t last) {
+    for (int64_t piece = first; piece < last; ++piece) {
+      products.Prepare(piece, prepared);
+    }
+  });
+  const int64_t grain = products.Grain(pool_.thread_count());
+  pool_.ParallelFor(shape.rows, grain, [&](int64_t first, int64_t last) {
+    products.Multiply(args.weight.planes, prepared, first, last);
     if (args.bias.span.empty()) {
       return;
     }
@@ -160,19 +173,34 @@ absl::Status HostStepOps::Gate(Queue&, const GateArgs& args) {
     return status;
   }
   const bool one_gate = args.gate.width == 1 && args.gate.groups == 1;
-  pool_.ParallelFor(LiveRows(args.rows), 1, [&](int64_t first, int64_t last) {
-    for (int64_t row = first; row < last; ++row) {
-      const float only = one_gate ? Activate(args.activation, *RowOf(args.gate, row)) : 0;
-      for (int64_t group = 0; group < args.value.groups; ++group) {
-        const float* const gate = one_gate ? nullptr : RowOf(args.gate, row, group);
-        const float* const value = RowOf(args.value, row, group);
-        float* const target = RowOf(args.target, row, group);
-        for (int64_t i = 0; i < args.value.width; ++i) {
-          target[i] = (one_gate ? only : Activate(args.activation, gate[i])) * value[i];
-        }
-      }
-    }
-  });
+  const int64_t groups = args.value.groups;
+  const int64_t pieces = CeilDivide(args.value.width, kGatePiece);  // Of a group.
+  const int64_t count = LiveRows(args.rows) * groups * pieces;
+  pool_.ParallelFor(count, std::max(kRowGrain / pieces, int64_t{1}),
+                    [&](int64_t begin, int64_t end) {
+                      for (int64_t item = begin; item < end; ++item) {
+                        const int64_t row = item / pieces / groups;
+                        const int64_t group = item / pieces % groups;
+                        const int64_t first = item % pieces * kGatePiece;
+                        const int64_t width = std::min(kGatePiece, args.value.width - first);
+                        const float* const value = RowOf(args.value, row, group) + first;
+                        float* const target = RowOf(args.target, row, group) + first;
+                        const float* const gate =
+                            RowOf(args.gate, row, one_gate ? 0 : group) + (one_gate ? 0 : first);
+                        if (one_gate) {
+                          const float factor = Activate(args.activation, *gate);
+                          for (int64_t i = 0; i < width; ++i) {
+                            target[i] = factor * value[i];
+                          }
+                        } else if (args.activation == Activation::kSilu) {
+                          GateBySilu(gate, value, width, target);
+                        } else {
+                          for (int64_t i = 0; i < width; ++i) {
+                            target[i] = Activate(args.activation, gate[i]) * value[i];
+                          }
+                        }
+                      }
+                    });
   return absl::OkStatus();
 }
 

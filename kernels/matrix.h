@@ -48,7 +48,7 @@ static_assert(sizeof(MatrixPlanes) == 40, "device code reads tables of them");
 enum class Arithmetic {
   kFp32,  // Products and sums in fp32.
   kBf16,  // Where the device is faster so: both factors of a product are rounded to bf16 first
-          // (each by at most 2^-9 of itself), sums are fp32. Weights that are F32 stay.
+          // (each by at most 2^-8 of itself), sums are fp32. Weights that are F32 stay.
 };
 
 struct ProductOptions {

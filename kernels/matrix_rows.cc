@@ -110,6 +110,15 @@ void ReadElements(const Matrix& matrix, int64_t first, int64_t count, float* tar
   }
 }
 
+void ReadScales(const Matrix& matrix, int64_t first, int64_t count, float* target) {
+  BlockScales scales(matrix);
+  for (int64_t done = 0; done < count;) {
+    const std::span<const float> some = scales.Read(first + done, count - done);
+    std::copy(some.begin(), some.end(), target + done);
+    done += std::ssize(some);
+  }
+}
+
 float ReadElement(const WeightVector& vector, int64_t index) {
   return LoadElement(vector.type, HostPointer<const std::byte>(vector.span), index);
 }

@@ -14,6 +14,9 @@ namespace nibble {
 // Requires: they lie within the matrix.
 void ReadElements(const Matrix& matrix, int64_t first, int64_t count, float* target);
 
+// Reads the scales of blocks [first, first + count) of a matrix in 4 bits, however they are stored.
+void ReadScales(const Matrix& matrix, int64_t first, int64_t count, float* target);
+
 // An element of a vector.
 float ReadElement(const WeightVector& vector, int64_t index);
 

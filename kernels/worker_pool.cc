@@ -6,7 +6,32 @@
 
 #include "kernels/check.h"
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 namespace nibble {
+namespace {
+
+// How often a thread looks before it sleeps: about 0.1 ms. The operations of a step follow each
+// other within that, and waking a thread takes as long as a product of a small matrix.
+constexpr int kLooksMax = 3000;
+
+// Looks whether `condition` holds, for a while. Returns: whether it does.
+template <typename Condition>
+bool LookFor(const Condition& condition) {
+  for (int look = 0; look < kLooksMax; ++look) {
+    if (condition()) {
+      return true;
+    }
+#if defined(__x86_64__)
+    _mm_pause();
+#endif
+  }
+  return false;
+}
+
+}  // namespace
 
 // Shared by whoever works on it: a thread that comes late finds no range left, but may still look.
 struct WorkerPool::Loop {
@@ -41,6 +66,7 @@ WorkerPool::~WorkerPool() {
     MutexLock lock(mutex_);
     Check(loops_.empty(), "a pool outlives its loops");
     stopping_ = true;
+    ++posted_;
     threads.swap(threads_);
     changed_.SignalAll();
   }
@@ -68,9 +94,11 @@ void WorkerPool::ParallelFor(int64_t count, int64_t grain,
     MutexLock lock(mutex_);
     Start();
     loops_.push_back(loop);
+    ++posted_;
     changed_.SignalAll();
   }
   loop->Work();
+  LookFor([&loop, count] { return loop->done.load() == count; });
   MutexLock lock(mutex_);
   std::erase(loops_, loop);
   while (loop->done.load() < count) {
@@ -97,7 +125,13 @@ void WorkerPool::Run() {
   mutex_.Lock();
   while (!stopping_) {
     if (loops_.empty()) {
-      changed_.Wait(mutex_);
+      const int64_t seen = posted_;
+      mutex_.Unlock();
+      const bool posted = LookFor([this, seen] { return posted_ != seen; });
+      mutex_.Lock();
+      if (!posted && posted_ == seen) {
+        changed_.Wait(mutex_);
+      }
       continue;
     }
     const std::shared_ptr<Loop> loop = loops_.front();

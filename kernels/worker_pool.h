@@ -2,6 +2,7 @@
 
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <deque>
 #include <functional>
@@ -16,6 +17,8 @@ namespace nibble {
 
 // Splits loops over threads that wait for work. The caller of a loop works too, so a loop ends even
 // if no thread could be started, and loops of several callers share the threads.
+//
+// Between two loops a thread looks for the next one for a tenth of a millisecond before it sleeps.
 //
 // Thread-safe. Threads are started by the first loop that has work for them.
 class WorkerPool {
@@ -39,6 +42,7 @@ class WorkerPool {
   const int thread_count_;
   Mutex mutex_;
   CondVar changed_;
+  std::atomic<int64_t> posted_ = 0;  // Loops so far, and the end. Changes under the lock.
   std::deque<std::shared_ptr<Loop>> loops_ ABSL_GUARDED_BY(mutex_);  // With ranges left.
   std::vector<std::thread> threads_ ABSL_GUARDED_BY(mutex_);
   bool started_ ABSL_GUARDED_BY(mutex_) = false;

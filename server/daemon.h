@@ -35,9 +35,9 @@ struct DaemonOptions {
   std::string cache_dir;  // Of the quantized cache; empty: there is none.
   CacheLimit cache_limit;
   int max_loads = 2;
-  ProductOptions products;     // Of every model's engine.
-  int reader_threads = 0;      // 0: as many as suit the device.
-  int max_connections = 1024;  // Of both protocols together.
+  ProductOptions products = {Arithmetic::kBf16, false};  // Of every model's engine.
+  int reader_threads = 0;                                // 0: as many as suit the device.
+  int max_connections = 1024;                            // Of both protocols together.
   absl::Duration drain_timeout = absl::Seconds(30);
   std::string log_level = "info";   // trace debug info warn error.
   std::string log_format = "text";  // text: key=value lines; json: a JSON object a line.

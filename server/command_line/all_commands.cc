@@ -3,10 +3,11 @@
 namespace nibble {
 
 std::vector<Command> AllCommands() {
-  return {ServeCommand(),      PlanCommand(),   LoadCommand(),      UnloadCommand(),
-          PsCommand(),         MemoryCommand(), GenerateCommand(),  ChatCommand(),
-          ExportCommand(),     SynthCommand(),  BenchLoadCommand(), BenchQuantizeCommand(),
-          BenchServeCommand(), VersionCommand()};
+  return {ServeCommand(),       PlanCommand(),        LoadCommand(),         UnloadCommand(),
+          PsCommand(),          MemoryCommand(),      GenerateCommand(),     ChatCommand(),
+          ExportCommand(),      SynthCommand(),       BenchLoadCommand(),    BenchQuantizeCommand(),
+          BenchLinearCommand(), BenchDecodeCommand(), BenchPrefillCommand(), BenchServeCommand(),
+          VersionCommand()};
 }
 
 }  // namespace nibble

@@ -20,6 +20,9 @@ Command MemoryCommand();
 Command SynthCommand();
 Command BenchLoadCommand();
 Command BenchQuantizeCommand();
+Command BenchLinearCommand();
+Command BenchDecodeCommand();
+Command BenchPrefillCommand();
 Command BenchServeCommand();
 Command VersionCommand();
 

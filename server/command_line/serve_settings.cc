@@ -90,14 +90,15 @@ SettingGroup ModelSettings(ServeOptions* options) {
                    &daemon->max_loads),
        ThreadCount("reader-threads", "Threads that read and quantize in each load.",
                    "as many as suit the device", 0, &daemon->reader_threads),
-       ChoiceSetting("arithmetic",
-                     "How weights are multiplied: fp32, or bf16, which rounds both factors of a "
-                     "product where the device is faster so. Sums are fp32.",
-                     {"fp32", "bf16"}, 0,
-                     [daemon](size_t index) {
-                       daemon->products.arithmetic =
-                           index == 0 ? Arithmetic::kFp32 : Arithmetic::kBf16;
-                     }),
+       ChoiceSetting(
+           "arithmetic",
+           "How weights are multiplied: bf16 may round both factors of a product, each by "
+           "at most a 256th, where the device is faster so; fp32 does not, and is for "
+           "checks. Sums are fp32.",
+           {"fp32", "bf16"}, 1,
+           [daemon](size_t index) {
+             daemon->products.arithmetic = index == 0 ? Arithmetic::kFp32 : Arithmetic::kBf16;
+           }),
        SwitchSetting("batch-invariant",
                      "One order of sums whatever else is in the batch, so that an answer does not "
                      "depend on it. Slower.",

@@ -5,7 +5,7 @@ them at full size, prints what they print, and fails below what the project prom
 import os
 import sys
 
-from harness import Case, main, nibble
+from harness import DEMO, Case, main, nibble
 
 
 class BenchTest(Case):
@@ -32,6 +32,29 @@ class BenchTest(Case):
         rows = answer.json()["rows"]
         self.assertEqual(list(rows), ["quantize", "copy"])
         self.assertGreater(rows["copy"]["share_of_first"], 0)
+
+    def test_linear_prints_its_share_of_reading(self):
+        answer = self.assert_done(
+            nibble("bench", "linear", "--n", "256", "--k", "512", "--runs", "1", "--json"))
+        result = answer.json()
+        self.assertEqual([row["m"] for row in result["rows"]], [1, 2, 4, 8, 16, 32, 64, 128, 512])
+        self.assertEqual(result["matrix_bytes"], 256 * 512 * 9 // 16)
+        for row in result["rows"]:
+            self.assertGreater(row["microseconds"]["min"], 0)
+            self.assertGreater(row["share_of_read"], 0)
+
+    def test_decode_and_prefill_print_tokens_a_second(self):
+        for bench, arguments in (("decode", ["--tokens", "4"]), ("prefill", [])):
+            for arithmetic in ("fp32", "bf16"):
+                answer = self.assert_done(
+                    nibble("bench", bench, "--runs", "2", "--prompt-tokens", "8", "--arithmetic",
+                           arithmetic, "--json", DEMO, *arguments))
+                result = answer.json()
+                self.assertEqual(result["bench"], bench)
+                self.assertEqual(result["runs"], 2)
+                self.assertGreater(result["tokens_per_second"]["min"], 0)
+                self.assertGreater(result["read_gb_per_second"]["min"], 0)
+                self.assertEqual("share_of_read" in result, bench == "decode")
 
 
     def test_serve_prints_one_and_many_of_each_way(self):

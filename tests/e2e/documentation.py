@@ -9,7 +9,7 @@ import sys
 from harness import DEMO, REPOSITORY, Case, Daemon, main, nibble
 
 COMMANDS = ["serve", "plan", "load", "unload", "ps", "memory", "generate", "chat", "export", "synth", "bench load",
-            "bench quantize", "bench serve", "version"]
+            "bench quantize", "bench linear", "bench decode", "bench prefill", "bench serve", "version"]
 
 
 def documents():

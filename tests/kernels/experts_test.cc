@@ -97,7 +97,7 @@ class ExpertsTest : public MatrixTest {
           const auto columns = static_cast<double>(shape.columns);
           const double magnitude = expected.back().tolerance / ((columns + 2) * kUnit);
           expected.back().tolerance =
-              magnitude * (0x1p-8 + 0x1p-18 + (columns + columns / 16 + 16) * 0x1p-22);
+              magnitude * (0x1p-7 + 0x1p-16 + (columns + columns / 16 + 16) * 0x1p-22);
         }
       }
     }

@@ -10,7 +10,7 @@ constexpr ProductOptions kBf16 = {Arithmetic::kBf16, false};
 
 class LinearProductsTest : public LinearFixture {
  protected:
-  // Rounding both factors to bf16 changes a product by 2^-8 + 2^-18 of itself at most. Tensor cores
+  // Rounding both factors to bf16 changes a product by 2^-7 + 2^-16 of itself at most. Tensor cores
   // add 16 products and a sum at once: they cut each to the last of 24 bits of the largest, which
   // loses a unit (2^-23 of it) or less for each; the largest is no more than twice the sum of
   // magnitudes.
@@ -23,7 +23,7 @@ class LinearProductsTest : public LinearFixture {
       expected.tolerance += std::fabs(product);
     }
     expected.tolerance *=
-        0x1p-8 + 0x1p-18 + static_cast<double>(columns + columns / 16 + 16) * 0x1p-22;
+        0x1p-7 + 0x1p-16 + static_cast<double>(columns + columns / 16 + 16) * 0x1p-22;
     return expected;
   }
 
