@@ -18,9 +18,9 @@ absl::Status CudaStepOps::Launch(Queue& queue, const Args& args,
 }
 
 absl::Status CudaStepOps::LoadKernels() {
-  for (const auto load : {LoadStepElementwise, LoadEmbedNorm, LoadLinear, LoadLinearMma,
-                          LoadStoreKv, LoadPagedAttention, LoadExperts, LoadExpertLinear,
-                          LoadExpertLinearMma, LoadDeltaRule, LoadSample}) {
+  for (const auto load : {LoadStepElementwise, LoadEmbedNorm, LoadWideNorm, LoadLinear,
+                          LoadLinearMma, LoadStoreKv, LoadPagedAttention, LoadExperts,
+                          LoadExpertLinear, LoadExpertLinearMma, LoadDeltaRule, LoadSample}) {
     if (absl::Status status = context_.Check(load(), "cudaFuncGetAttributes"); !status.ok()) {
       return status;
     }
@@ -90,6 +90,26 @@ absl::Status CudaStepOps::DeltaRule(Queue& queue, const DeltaRuleArgs& args) {
 
 absl::Status CudaStepOps::Sample(Queue& queue, const SampleArgs& args) {
   return Launch(queue, args, LaunchSample, "LaunchSample");
+}
+
+absl::Status CudaStepOps::AddNorm(Queue& queue, const AddNormArgs& args) {
+  return Launch(queue, args, LaunchAddNorm, "LaunchAddNorm");
+}
+
+absl::Status CudaStepOps::RopeStoreKv(Queue& queue, const RopeStoreKvArgs& args) {
+  return Launch(queue, args, LaunchRopeStoreKv, "LaunchRopeStoreKv");
+}
+
+absl::Status CudaStepOps::LinearSet(Queue& queue, std::span<const LinearArgs> products) {
+  absl::Status status = context_.MakeCurrent();
+  for (const LinearArgs& args : products) {
+    status.Update(CheckArgs(args));
+  }
+  if (!status.ok() || products.empty()) {
+    return status;
+  }
+  return context_.Check(LaunchLinearSet(products, static_cast<CudaQueue&>(queue).stream()),
+                        "LaunchLinearSet");
 }
 
 }  // namespace nibble

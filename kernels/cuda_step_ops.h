@@ -33,6 +33,9 @@ class CudaStepOps final : public StepOps {
   absl::Status ShortConvolution(Queue& queue, const ShortConvolutionArgs& args) override;
   absl::Status DeltaRule(Queue& queue, const DeltaRuleArgs& args) override;
   absl::Status Sample(Queue& queue, const SampleArgs& args) override;
+  absl::Status AddNorm(Queue& queue, const AddNormArgs& args) override;
+  absl::Status RopeStoreKv(Queue& queue, const RopeStoreKvArgs& args) override;
+  absl::Status LinearSet(Queue& queue, std::span<const LinearArgs> products) override;
 
  private:
   template <typename Args>

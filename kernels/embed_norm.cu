@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "kernels/early_launch.cuh"
 #include "kernels/matrix_elements.cuh"
 #include "kernels/step_kernels.h"
 #include "kernels/step_rows.cuh"
@@ -28,6 +29,8 @@ __global__ void __launch_bounds__(kEmbedThreads)
                 Rows target) {  // [M, K]
   __shared__ float table[kCodeValues];
   LoadTable(form, table);
+  LetNextBegin();
+  WaitForPrevious();
   __syncthreads();
   const int row = static_cast<int>(blockIdx.x);
   const int64_t k = static_cast<int64_t>(blockIdx.y) * kEmbedThreads + threadIdx.x;
@@ -68,6 +71,8 @@ __global__ void __launch_bounds__(kNormThreadsMax)
                Rows source,    // [M, groups, width]
                Rows target) {  // [M, groups, width]
   __shared__ float warps[kWarpThreads];
+  LetNextBegin();
+  WaitForPrevious();
   const int row = static_cast<int>(blockIdx.x);
   const int group = static_cast<int>(blockIdx.y);
   if (row >= rows.Read()) {
@@ -104,9 +109,9 @@ template <ElementKind kKind>
 void Embed(const EmbedArgs& args, cudaStream_t stream) {
   const dim3 grid(static_cast<unsigned int>(args.rows.bound),
                   CtasFor(args.table.shape.columns, kEmbedThreads));
-  EmbedKernel<kKind><<<grid, kEmbedThreads, 0, stream>>>(
-      LiveCountOf(args.rows), MatrixFormOf(args.table.shape), args.table.planes,
-      PointerTo<const int32_t>(args.ids), args.scale, RowsOf(args.target));
+  (void)LaunchEarly(CurrentDeviceShape(), EmbedKernel<kKind>, grid, kEmbedThreads, 0, stream,
+                    LiveCountOf(args.rows), MatrixFormOf(args.table.shape), args.table.planes,
+                    PointerTo<const int32_t>(args.ids), args.scale, RowsOf(args.target));
 }
 
 }  // namespace
@@ -130,16 +135,18 @@ cudaError_t LaunchEmbed(const EmbedArgs& args, cudaStream_t stream) {
 }
 
 cudaError_t LaunchNorm(const NormArgs& args, cudaStream_t stream) {
+  if (LaunchWideNorm({}, args, stream)) {
+    return cudaGetLastError();
+  }
   const int64_t width = args.source.width;
   const bool shared = args.weight.span.bytes() == width * BytesPerElement(args.weight.type);
   const int64_t threads = std::clamp<int64_t>(RoundUp(CeilDivide(width, 4), kWarpThreads),
                                               kWarpThreads, kNormThreadsMax);
   const dim3 grid(static_cast<unsigned int>(args.rows.bound),
                   static_cast<unsigned int>(args.source.groups));
-  NormKernel<<<grid, static_cast<unsigned int>(threads), 0, stream>>>(
-      LiveCountOf(args.rows), args.kind, args.epsilon, WeightElementsOf(args.weight), shared,
-      RowsOf(args.source), RowsOf(args.target));
-  return cudaGetLastError();
+  return LaunchEarly(CurrentDeviceShape(), NormKernel, grid, static_cast<int>(threads), 0, stream,
+                     LiveCountOf(args.rows), args.kind, args.epsilon, WeightElementsOf(args.weight),
+                     shared, RowsOf(args.source), RowsOf(args.target));
 }
 
 cudaError_t LoadEmbedNorm() {

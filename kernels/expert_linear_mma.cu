@@ -72,8 +72,9 @@ __global__ void __launch_bounds__(kFewMmaThreads, 1)
     MultiplyUnaligned<kKind>(form, planes, tile_begin * kUnitRows, row_end, source, target);
     return;
   }
-  MultiplyFewMma<kKind>(
-      form, planes, plan, tile_begin, tile_end, [] { return 1; }, [&](int) { return source; },
+  MultiplyFewMma<kKind, PairTable::kDense>(
+      form, form.table, planes, plan, tile_begin, tile_end, [] { return 1; },
+      [&](int) { return source; },
       [&](int, int64_t n, float sum, bool is_first) {
         target[n] = is_first ? sum : target[n] + sum;
       },
@@ -112,7 +113,7 @@ __global__ void __launch_bounds__(kTileMmaThreads, TileMmaForm<kKind, 1, kExpert
     }
     if constexpr (kKind == ElementKind::kFourBit) {
       if (begin == 0) {
-        LoadPairTable(form, places.table);
+        LoadPairTable(form.table, places.table);
       }
     }
     __syncthreads();
@@ -142,7 +143,7 @@ __global__ void __launch_bounds__(kTileMmaThreads, TileMmaForm<kKind, 1, kExpert
 }
 
 template <ElementKind kKind>
-bool LaunchPairs(const ExpertLinearArgs& args, const MmaDevice& device, cudaStream_t stream) {
+bool LaunchPairs(const ExpertLinearArgs& args, const DeviceShape& device, cudaStream_t stream) {
   const FewMmaPlan plan = FewMmaPlanOf<kKind>(args.shape, 1, device);
   if (plan.shared_bytes > device.shared_bytes) {
     return false;
@@ -159,7 +160,7 @@ bool LaunchPairs(const ExpertLinearArgs& args, const MmaDevice& device, cudaStre
 }
 
 template <ElementKind kKind>
-bool LaunchTiles(const ExpertLinearArgs& args, const MmaDevice& device, cudaStream_t stream) {
+bool LaunchTiles(const ExpertLinearArgs& args, const DeviceShape& device, cudaStream_t stream) {
   using Form = TileMmaForm<kKind, 1, kExpertGroups>;
   if (Form::kSharedBytes > device.shared_bytes) {
     return false;
@@ -174,7 +175,7 @@ bool LaunchTiles(const ExpertLinearArgs& args, const MmaDevice& device, cudaStre
 
 template <ElementKind kKind>
 bool LaunchKind(const ExpertLinearArgs& args, cudaStream_t stream) {
-  const MmaDevice device = CurrentMmaDevice();
+  const DeviceShape device = CurrentDeviceShape();
   const bool has_many = args.rows.bound * args.top_k >= kGroupedRowsMin * args.expert_count;
   return has_many && !args.products.batch_invariant ? LaunchTiles<kKind>(args, device, stream)
                                                     : LaunchPairs<kKind>(args, device, stream);

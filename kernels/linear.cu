@@ -123,7 +123,7 @@ cudaError_t LoadKind() {
 }  // namespace
 
 cudaError_t LaunchLinear(const LinearArgs& args, cudaStream_t stream) {
-  if (args.products.arithmetic == Arithmetic::kBf16 && LaunchLinearMma(args, stream)) {
+  if (LaunchLinearMma({&args, 1}, stream)) {
     return cudaGetLastError();
   }
   switch (ElementKindOf(args.weight.shape.format)) {
@@ -141,6 +141,18 @@ cudaError_t LaunchLinear(const LinearArgs& args, cudaStream_t stream) {
       break;
   }
   return cudaGetLastError();
+}
+
+cudaError_t LaunchLinearSet(std::span<const LinearArgs> set, cudaStream_t stream) {
+  if (set.size() <= kLinearSetMax && LaunchLinearMma(set, stream)) {
+    return cudaGetLastError();
+  }
+  for (const LinearArgs& args : set) {
+    if (const cudaError_t error = LaunchLinear(args, stream); error != cudaSuccess) {
+      return error;
+    }
+  }
+  return cudaSuccess;
 }
 
 cudaError_t LoadLinear() {

@@ -13,7 +13,8 @@ inline constexpr int kFewMmaThreads = 512;
 inline constexpr int kFewMmaWarps = kFewMmaThreads / kWarpThreads;
 inline constexpr int kFewMmaStages = 3;  // Units of a warp: 108 KiB of a multiprocessor in all.
 inline constexpr int kFewMmaRingBytes = kFewMmaWarps * kFewMmaStages * kUnitBytes;
-// A warp's sums [8, 16] in shared memory; the stride keeps a warp's stores in different banks.
+// A warp's sums [sum_rows, 16] in shared memory, at most eight rows of several rounds together; the
+// stride keeps a warp's stores in different banks.
 inline constexpr int kSumStride = 20;
 inline constexpr int kFewMmaSumBytes = 2 * kFewMmaWarps * kMmaColumns * kSumStride * 4;
 
@@ -25,14 +26,16 @@ struct FewMmaPlan {
   int chunks;        // Of a row.
   int phase_chunks;  // Of a phase; the last may have less.
   int round_tiles;
+  int sum_rows;  // Rows of activations whose sums have room: an even number.
+  int rounds;    // Whose sums are added at once, so that warps seldom wait for each other.
   int shared_bytes;
 };
 
 // Requires: HasMmaShape(shape); 0 < rows <= 8. The order of sums depends on shape and rows.
-template <ElementKind kKind>
-FewMmaPlan FewMmaPlanOf(const MatrixShape& shape, int64_t rows, const MmaDevice& device) {
+template <ElementKind kKind, PairTable kTable = PairTable::kDense>
+FewMmaPlan FewMmaPlanOf(const MatrixShape& shape, int64_t rows, const DeviceShape& device) {
   constexpr int kColumns = kUnitColumns<kKind>;
-  const int fixed_bytes = kTableBytes<kKind> + kFewMmaRingBytes + kFewMmaSumBytes;
+  const int fixed_bytes = kTableBytes<kKind, kTable> + kFewMmaRingBytes + kFewMmaSumBytes;
   const int row_bytes = (device.shared_bytes - fixed_bytes) / static_cast<int>(rows);
   FewMmaPlan plan = {};
   plan.chunks = static_cast<int>(CeilDivide(shape.columns, kColumns));
@@ -45,6 +48,8 @@ FewMmaPlan FewMmaPlanOf(const MatrixShape& shape, int64_t rows, const MmaDevice&
     }
   }
   plan.round_tiles = std::max(kFewMmaWarps / plan.chunks, 1);
+  plan.sum_rows = static_cast<int>(rows) + static_cast<int>(rows) % 2;
+  plan.rounds = kMmaColumns / plan.sum_rows;
   plan.shared_bytes =
       fixed_bytes + StrideOfActivations(plan.phase_chunks * kColumns) * 2 * static_cast<int>(rows);
   return plan;
@@ -83,7 +88,7 @@ struct WarpShare {
 };
 
 // sums += the units of a warp's share of a tile, while later units are on their way.
-template <ElementKind kKind>
+template <ElementKind kKind, PairTable kTable>
 class FewMmaWarp {
  public:
   // Begins to copy the first units.
@@ -109,7 +114,7 @@ class FewMmaWarp {
 #pragma unroll
     for (int block = 0; block < kUnitBlocks<kKind>; ++block) {
       BlockOperand operand;
-      LoadBlock<kKind>(table, slot, block, operand);
+      LoadBlock<kKind, kTable>(table, slot, block, operand);
       MultiplyBlock<kKind>(operand, RowsOperand(x + block * kMmaBlock, has_row), sums);
     }
   }
@@ -141,18 +146,35 @@ template <typename SourceOf>
 __device__ __forceinline__ void LoadActivations(int64_t begin, int columns, int64_t end,
                                                 int row_count, int stride, SourceOf source_of,
                                                 __nv_bfloat16* target) {
+  constexpr int kQuadsAtOnce = 8;  // On their way, of a thread.
   const int quads = columns / 4;
-  for (int m = 0; m < row_count; ++m) {
-    const float* const source = source_of(m);
-#pragma unroll 4
-    for (int quad = static_cast<int>(threadIdx.x); quad < quads; quad += kFewMmaThreads) {
-      StoreFour(LoadFour(source, begin + quad * 4, end), target + m * stride + quad * 4);
+  const int count = row_count * quads;
+  for (int first = static_cast<int>(threadIdx.x); first < count;
+       first += kQuadsAtOnce * kFewMmaThreads) {
+    float4 numbers[kQuadsAtOnce];
+    int places[kQuadsAtOnce];
+#pragma unroll
+    for (int i = 0; i < kQuadsAtOnce; ++i) {
+      const int item = first + i * kFewMmaThreads;
+      const int m = row_count == 1 ? 0 : item / quads;
+      const int column = (item - m * quads) * 4;
+      places[i] = m * stride + column;
+      numbers[i] = LoadFour(item < count ? source_of(m) : nullptr, begin + column, end);
+    }
+#pragma unroll
+    for (int i = 0; i < kQuadsAtOnce; ++i) {
+      if (first + i * kFewMmaThreads < count) {
+        StoreFour(numbers[i], target + places[i]);
+      }
     }
   }
 }
 
-__device__ __forceinline__ void StoreSums(const float (&sums)[4], float* target) {
+__device__ __forceinline__ void StoreSums(const float (&sums)[4], int rows, float* target) {
   const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
+  if (lane % 4 * 2 >= rows) {
+    return;
+  }
   float* const place = target + lane % 4 * 2 * kSumStride + lane / 4;
   place[0] = sums[0];
   place[kSumStride] = sums[1];
@@ -166,20 +188,25 @@ __device__ __forceinline__ void StoreSums(const float (&sums)[4], float* target)
 // The number of rows comes from count_rows(), which is called when the first copies of the matrix
 // are on their way: they do not depend on it.
 //
+// `codes` are the form's, which is read from registers otherwise.
+//
 // Requires: tile_begin < tile_end; row_count <= the plan's rows; HasMmaShape(), the matrix and
 // sources are aligned to 16 bytes; `shared` has plan.shared_bytes, aligned to 128.
-template <ElementKind kKind, typename CountRows, typename SourceOf, typename StoreSum>
-__device__ __forceinline__ void MultiplyFewMma(const MatrixForm& form, const MatrixPlanes& planes,
-                                               const FewMmaPlan& plan, int64_t tile_begin,
-                                               int64_t tile_end, CountRows count_rows,
-                                               SourceOf source_of, StoreSum store, char* shared) {
+template <ElementKind kKind, PairTable kTable, typename CountRows, typename SourceOf,
+          typename StoreSum>
+__device__ __forceinline__ void MultiplyFewMma(const MatrixForm& form, const CodeTable& codes,
+                                               const MatrixPlanes& planes, const FewMmaPlan& plan,
+                                               int64_t tile_begin, int64_t tile_end,
+                                               CountRows count_rows, SourceOf source_of,
+                                               StoreSum store, char* shared) {
   const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
   const int warp = static_cast<int>(threadIdx.x) / kWarpThreads;
   char* const table = shared;
-  char* const rings = table + kTableBytes<kKind>;
+  char* const rings = table + kTableBytes<kKind, kTable>;
   auto* const sums = reinterpret_cast<float*>(rings + kFewMmaRingBytes);
   auto* const x = reinterpret_cast<__nv_bfloat16*>(rings + kFewMmaRingBytes + kFewMmaSumBytes);
   constexpr int kWarpSums = kMmaColumns * kSumStride;
+  const int warp_sums = plan.sum_rows * kSumStride;
   constexpr int kColumns = kUnitColumns<kKind>;
   const int stride = StrideOfActivations(plan.phase_chunks * kColumns);
   const bool shares_rounds = plan.round_tiles > 1;
@@ -189,9 +216,10 @@ __device__ __forceinline__ void MultiplyFewMma(const MatrixForm& form, const Mat
                          : warp_tile < plan.round_tiles ? warp % plan.chunks
                                                         : plan.chunks;
   const WarpShare share = {tile_begin, tile_end, warp_tile, warp_chunk};
-  FewMmaWarp<kKind> units(form, planes, plan, share, rings + warp * kFewMmaStages * kUnitBytes);
+  FewMmaWarp<kKind, kTable> units(form, planes, plan, share,
+                                  rings + warp * kFewMmaStages * kUnitBytes);
   if constexpr (kKind == ElementKind::kFourBit) {
-    LoadPairTable(form, table);
+    LoadPairTable<kTable>(codes, table);
   }
   LetNextBegin();
   WaitForPrevious();
@@ -208,32 +236,37 @@ __device__ __forceinline__ void MultiplyFewMma(const MatrixForm& form, const Mat
     LoadActivations(static_cast<int64_t>(phase) * kColumns, (phase_end - phase) * kColumns,
                     form.columns, row_count, stride, source_of, x);
     __syncthreads();
-    for (int64_t tile = tile_begin; tile < tile_end; tile += plan.round_tiles) {
-      float own[4] = {};
-      if (tile + warp_tile < tile_end) {
-        for (int chunk = phase + warp_chunk; chunk < phase_end; chunk += kFewMmaWarps) {
-          units.MultiplyNext(table,
-                             x + lane / 4 * stride + (chunk - phase) * kColumns + lane % 4 * 16,
-                             has_row, own);
+    const int tile_warps = shares_rounds ? plan.chunks : min(kFewMmaWarps, phase_end - phase);
+    for (int64_t tile = tile_begin; tile < tile_end; tile += plan.rounds * plan.round_tiles) {
+      float* const some_sums = sums + parity * kFewMmaWarps * kWarpSums;
+      for (int round = 0; round < plan.rounds; ++round) {
+        float own[4] = {};
+        if (tile + round * plan.round_tiles + warp_tile < tile_end) {
+          for (int chunk = phase + warp_chunk; chunk < phase_end; chunk += kFewMmaWarps) {
+            units.MultiplyNext(table,
+                               x + lane / 4 * stride + (chunk - phase) * kColumns + lane % 4 * 16,
+                               has_row, own);
+          }
         }
+        StoreSums(own, plan.sum_rows, some_sums + (round * kFewMmaWarps + warp) * warp_sums);
       }
-      float* const round_sums = sums + parity * kFewMmaWarps * kWarpSums;
-      StoreSums(own, round_sums + warp * kWarpSums);
-      // Sums of the round before the last have been read: whoever did it has come here since.
+      // Sums of the time before the last have been read: whoever did it has come here since.
       __syncthreads();
-      const int round_tiles =
-          static_cast<int>(min(static_cast<int64_t>(plan.round_tiles), tile_end - tile));
-      const int tile_warps = shares_rounds ? plan.chunks : min(kFewMmaWarps, phase_end - phase);
-      for (int item = static_cast<int>(threadIdx.x); item < round_tiles * row_count * kUnitRows;
-           item += kFewMmaThreads) {
+      const int64_t tiles =
+          min(static_cast<int64_t>(plan.rounds) * plan.round_tiles, tile_end - tile);
+      for (int item = static_cast<int>(threadIdx.x);
+           item < static_cast<int>(tiles) * row_count * kUnitRows; item += kFewMmaThreads) {
         const int m = item / kUnitRows % row_count;
         const int t = item / kUnitRows / row_count;
         const int64_t n = (tile + t) * kUnitRows + item % kUnitRows;
-        const float* const warp_sums =
-            round_sums + t * tile_warps * kWarpSums + m * kSumStride + item % kUnitRows;
+        const int first_warp =
+            t / plan.round_tiles * kFewMmaWarps + t % plan.round_tiles * tile_warps;
+        const float* const parts =
+            some_sums + first_warp * warp_sums + m * kSumStride + item % kUnitRows;
         float sum = 0;
+#pragma unroll 4
         for (int w = 0; w < tile_warps; ++w) {
-          sum += warp_sums[w * kWarpSums];
+          sum += parts[w * warp_sums];
         }
         if (n < form.rows) {
           store(m, n, sum, phase == 0);

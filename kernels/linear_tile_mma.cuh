@@ -109,12 +109,23 @@ __device__ __forceinline__ void MultiplyTileMma(const MatrixForm& form, const Ma
   for (int i = 0; i < Form::kQuads; ++i) {
     rows[i] = source_of(i * (kTileMmaThreads / 16) + static_cast<int>(threadIdx.x) / 16);
   }
-  ActivationPiece<Form> piece;
-  for (int block = 0; block < kUnitBlocks<kKind>; ++block) {
-    piece.Load(rows, static_cast<int64_t>(chunk_begin) * kColumns + block * kMmaBlock,
-               form.columns);
-    piece.Store(places.activations + block * kMmaBlock);
-  }
+  // All of a chunk is on its way at once: a block by itself would be waited for four times.
+  ActivationPiece<Form> pieces[kUnitBlocks<kKind>];
+  const auto load = [&](int chunk) {
+#pragma unroll
+    for (int block = 0; block < kUnitBlocks<kKind>; ++block) {
+      pieces[block].Load(rows, static_cast<int64_t>(chunk) * kColumns + block * kMmaBlock,
+                         form.columns);
+    }
+  };
+  const auto store = [&](__nv_bfloat16* target) {
+#pragma unroll
+    for (int block = 0; block < kUnitBlocks<kKind>; ++block) {
+      pieces[block].Store(target + block * kMmaBlock);
+    }
+  };
+  load(chunk_begin);
+  store(places.activations);
   int parity = 0;
   for (int chunk = chunk_begin; chunk < chunk_end; ++chunk) {
     WaitForCopies<Form::kStages - 2>();
@@ -126,11 +137,11 @@ __device__ __forceinline__ void MultiplyTileMma(const MatrixForm& form, const Ma
     parity ^= 1;
     __nv_bfloat16* const next = places.activations + parity * (Form::kActivationBytes / 2);
     const bool has_next = chunk + 1 < chunk_end;
+    if (has_next) {
+      load(chunk + 1);
+    }
 #pragma unroll kBlocksAtOnce
     for (int block = 0; block < kUnitBlocks<kKind>; ++block) {
-      if (has_next) {
-        piece.Load(rows, (chunk + int64_t{1}) * kColumns + block * kMmaBlock, form.columns);
-      }
       BlockOperand operands[kUnits];
 #pragma unroll
       for (int u = 0; u < kUnits; ++u) {
@@ -144,9 +155,9 @@ __device__ __forceinline__ void MultiplyTileMma(const MatrixForm& form, const Ma
           MultiplyBlock<kKind>(operands[u], operand, sums[u][j]);
         }
       }
-      if (has_next) {
-        piece.Store(next + block * kMmaBlock);
-      }
+    }
+    if (has_next) {
+      store(next);
     }
   }
 }

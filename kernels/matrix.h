@@ -28,6 +28,8 @@ struct MatrixShape {
   bool double_quantized = false;
 
   int64_t element_count() const { return rows * columns; }
+
+  friend bool operator==(const MatrixShape&, const MatrixShape&) = default;
 };
 
 // Where one matrix lies: addresses on the device, so that a table of them can lie there too. What
@@ -78,6 +80,8 @@ struct Activations {
   int64_t row_stride = 0;
   int64_t groups = 1;
   int64_t group_stride = 0;
+
+  friend bool operator==(const Activations&, const Activations&) = default;
 };
 
 // [rows, width], without gaps.
@@ -95,6 +99,8 @@ constexpr Activations DenseGroups(DeviceSpan span, int64_t groups, int64_t width
 struct RowCount {
   int64_t bound = 0;
   DeviceSpan live;  // int32 [1], at most `bound`.
+
+  friend bool operator==(const RowCount&, const RowCount&) = default;
 };
 
 }  // namespace nibble

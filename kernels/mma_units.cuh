@@ -17,6 +17,7 @@
 
 #include <cstdint>
 
+#include "kernels/early_launch.cuh"
 #include "kernels/matrix_elements.cuh"
 #include "kernels/step_rows.cuh"
 
@@ -36,10 +37,12 @@ template <ElementKind kKind>
 inline constexpr int kUnitColumns = kUnitBlocks<kKind>* kMmaBlock;
 
 // A byte of two codes is looked up as two bf16 numbers. Each of 32 lanes has a copy of the table in
-// a bank of its own, so that no two lanes wait for each other.
-inline constexpr int kPairTableBytes = 256 * kWarpThreads * 4;
-template <ElementKind kKind>
-inline constexpr int kTableBytes = kKind == ElementKind::kFourBit ? kPairTableBytes : 0;
+// a bank of its own, so that no two lanes wait for each other. Where shared memory has room, pairs
+// are 256 bytes apart, half of them unused: then the place of a pair is one instruction.
+enum class PairTable : int { kDense = kWarpThreads * 4, kWide = 256 };
+template <ElementKind kKind, PairTable kTable = PairTable::kDense>
+inline constexpr int kTableBytes = kKind == ElementKind::kFourBit ? 256 * static_cast<int>(kTable)
+                                                                  : 0;
 
 // Whether the kernels on tensor cores can read matrices of this shape, wherever they lie.
 inline bool HasMmaShape(const MatrixShape& shape) {
@@ -95,13 +98,15 @@ __device__ __forceinline__ uint32_t PackBf16(float low, float high) {
 
 // Fills the table of all pairs of codes, by a whole CTA. The even element, in the high nibble,
 // comes first. A __syncthreads() must follow.
-__device__ __forceinline__ void LoadPairTable(const MatrixForm& form, char* table) {
-  constexpr int kQuads = kPairTableBytes / 16;
+template <PairTable kTable = PairTable::kDense>
+__device__ __forceinline__ void LoadPairTable(const CodeTable& codes, char* table) {
+  constexpr int kQuads = 256 * kWarpThreads / 4;
   for (int quad = static_cast<int>(threadIdx.x); quad < kQuads;
        quad += static_cast<int>(blockDim.x)) {
     const int byte = quad / (kWarpThreads / 4);
-    const uint32_t pair = PackBf16(form.table.values[byte >> 4], form.table.values[byte & 15]);
-    reinterpret_cast<uint4*>(table)[quad] = make_uint4(pair, pair, pair, pair);
+    const uint32_t pair = PackBf16(codes.values[byte >> 4], codes.values[byte & 15]);
+    char* const place = table + byte * static_cast<int>(kTable) + quad % (kWarpThreads / 4) * 16;
+    *reinterpret_cast<uint4*>(place) = make_uint4(pair, pair, pair, pair);
   }
 }
 
@@ -116,6 +121,23 @@ __device__ __forceinline__ int PlaceOfPart(int row, int part) {
   }
 }
 
+// CopyUnit() for units that end within the matrix: few instructions, all lanes copy.
+template <ElementKind kKind>
+__device__ __forceinline__ void CopyInnerUnit(const MatrixForm& form, const MatrixPlanes& planes,
+                                              int64_t row, int chunk, char* slot) {
+  const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
+  const int64_t row_bytes = kKind == ElementKind::kFourBit ? form.columns / 2 : form.columns * 2;
+  const char* source = reinterpret_cast<const char*>(planes.data) + row * row_bytes +
+                       static_cast<int64_t>(chunk) * kUnitRowBytes +
+                       (lane / 8 * row_bytes + lane % 8 * 16);
+  char* target = slot + PlaceOfPart<kKind>(lane / 8, lane % 8);
+#pragma unroll
+  for (int i = 0; i < kUnitDataBytes / 16 / kWarpThreads; ++i) {
+    CopyAsync16(target + i * 4 * kUnitRowBytes, source, true);
+    source += 4 * row_bytes;
+  }
+}
+
 // Begins to copy the unit of rows `row` on and 128 bytes number `chunk`, by a warp. What lies
 // beyond the matrix becomes zeros, whose scale is 0 too.
 template <ElementKind kKind>
@@ -124,16 +146,33 @@ __device__ __forceinline__ void CopyUnit(const MatrixForm& form, const MatrixPla
   const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
   const int64_t row_bytes = kKind == ElementKind::kFourBit ? form.columns / 2 : form.columns * 2;
   const auto* const data = reinterpret_cast<const char*>(planes.data);
+  const bool is_inner = row + kUnitRows <= form.rows &&
+                        (static_cast<int64_t>(chunk) + 1) * kUnitRowBytes <= row_bytes;
+  if (is_inner) {
+    CopyInnerUnit<kKind>(form, planes, row, chunk, slot);
+  } else {
 #pragma unroll
-  for (int i = 0; i < kUnitDataBytes / 16 / kWarpThreads; ++i) {
-    const int r = i * 4 + lane / 8;
-    const int64_t byte = static_cast<int64_t>(chunk) * kUnitRowBytes + lane % 8 * 16;
-    const bool valid = row + r < form.rows && byte < row_bytes;
-    CopyAsync16(slot + PlaceOfPart<kKind>(r, lane % 8),
-                data + (valid ? (row + r) * row_bytes + byte : 0), valid);
+    for (int i = 0; i < kUnitDataBytes / 16 / kWarpThreads; ++i) {
+      const int r = i * 4 + lane / 8;
+      const int64_t byte = static_cast<int64_t>(chunk) * kUnitRowBytes + lane % 8 * 16;
+      const bool valid = row + r < form.rows && byte < row_bytes;
+      CopyAsync16(slot + PlaceOfPart<kKind>(r, lane % 8),
+                  data + (valid ? (row + r) * row_bytes + byte : 0), valid);
+    }
   }
   if constexpr (kKind == ElementKind::kFourBit) {
     const auto* const scales = reinterpret_cast<const float*>(planes.scales);
+    // A block of 64 columns has a scale of its own, and those of a row of the unit are aligned.
+    const bool has_quads = form.columns % kUnitColumns<kKind> == 0 &&
+                           1 << form.block_shift == kMmaBlock && planes.scales % 16 == 0;
+    if (is_inner && has_quads) {
+      if (lane < kUnitRows) {
+        const int64_t row_scales = form.columns / kMmaBlock;
+        CopyAsync16(slot + kUnitDataBytes + lane * 16,
+                    scales + row * row_scales + int64_t{4} * chunk + lane * row_scales, true);
+      }
+      return;
+    }
 #pragma unroll
     for (int i = 0; i < kUnitScales / kWarpThreads; ++i) {
       const int r = i * 8 + lane / 4;
@@ -152,13 +191,18 @@ struct BlockOperand {
   float scale_high;  // and of row g + 8.
 };
 
-// Bytes 0 to 3 of `codes` as pairs. `lane_table` is the table's own lane; its addresses end in 7
-// zero bits but for the lane.
-template <int kByte>
+// Byte kByte of `codes` as a pair; `lane_offset` is the lane's place among the copies of one.
+template <PairTable kTable, int kByte>
 __device__ __forceinline__ uint32_t PairOf(const char* table, uint32_t lane_offset,
                                            uint32_t codes) {
-  const uint32_t place = kByte == 0 ? codes << 7 : codes >> (8 * kByte - 7);
-  return *reinterpret_cast<const uint32_t*>(table + ((place & 0x7f80u) | lane_offset));
+  uint32_t place = 0;
+  if constexpr (kTable == PairTable::kWide) {
+    // Byte 0 of the lane's offset, the code, and twice a zero byte of the offset.
+    place = __byte_perm(codes, lane_offset, 0x5504 | kByte << 4);
+  } else {
+    place = ((kByte == 0 ? codes << 7 : codes >> (8 * kByte - 7)) & 0x7f80u) | lane_offset;
+  }
+  return *reinterpret_cast<const uint32_t*>(table + place);
 }
 
 __device__ __forceinline__ uint32_t HalvesToBf16(uint32_t halves) {
@@ -166,7 +210,7 @@ __device__ __forceinline__ uint32_t HalvesToBf16(uint32_t halves) {
   return PackBf16(numbers.x, numbers.y);
 }
 
-template <ElementKind kKind>
+template <ElementKind kKind, PairTable kTable = PairTable::kDense>
 __device__ __forceinline__ void LoadBlock(const char* table, const char* slot, int block,
                                           BlockOperand& operand) {
   const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
@@ -185,10 +229,10 @@ __device__ __forceinline__ void LoadBlock(const char* table, const char* slot, i
     for (int half = 0; half < 2; ++half) {
 #pragma unroll
       for (int i = 0; i < 2; ++i) {
-        operand.steps[2 * half][i] = PairOf<0>(table, offset, words[half][i]);
-        operand.steps[2 * half][2 + i] = PairOf<1>(table, offset, words[half][i]);
-        operand.steps[2 * half + 1][i] = PairOf<2>(table, offset, words[half][i]);
-        operand.steps[2 * half + 1][2 + i] = PairOf<3>(table, offset, words[half][i]);
+        operand.steps[2 * half][i] = PairOf<kTable, 0>(table, offset, words[half][i]);
+        operand.steps[2 * half][2 + i] = PairOf<kTable, 1>(table, offset, words[half][i]);
+        operand.steps[2 * half + 1][i] = PairOf<kTable, 2>(table, offset, words[half][i]);
+        operand.steps[2 * half + 1][2 + i] = PairOf<kTable, 3>(table, offset, words[half][i]);
       }
     }
   } else {
@@ -265,60 +309,6 @@ __device__ __forceinline__ float4 LoadFour(const float* row, int64_t k, int64_t 
 __device__ __forceinline__ void StoreFour(const float4& numbers, __nv_bfloat16* target) {
   *reinterpret_cast<uint2*>(target) =
       make_uint2(PackBf16(numbers.x, numbers.y), PackBf16(numbers.z, numbers.w));
-}
-
-// Shared memory that a CTA of this device may have, and its multiprocessors.
-struct MmaDevice {
-  int shared_bytes = 0;
-  int processors = 1;
-  int capability = 0;  // Major version.
-};
-
-inline MmaDevice CurrentMmaDevice() {
-  int ordinal = 0;
-  MmaDevice device;
-  cudaGetDevice(&ordinal);
-  cudaDeviceGetAttribute(&device.shared_bytes, cudaDevAttrMaxSharedMemoryPerBlockOptin, ordinal);
-  cudaDeviceGetAttribute(&device.processors, cudaDevAttrMultiProcessorCount, ordinal);
-  cudaDeviceGetAttribute(&device.capability, cudaDevAttrComputeCapabilityMajor, ordinal);
-  return device;
-}
-
-// Launches a kernel that calls WaitForPrevious(), as a cluster along the grid's last dimension if
-// that is not 1.
-template <typename Kernel, typename... Args>
-cudaError_t LaunchEarly(const MmaDevice& device, Kernel kernel, dim3 grid, int threads,
-                        int shared_bytes, cudaStream_t stream, const Args&... args) {
-  cudaLaunchAttribute attributes[2] = {};
-  unsigned int count = 0;
-  if (device.capability >= 9) {
-    attributes[count].id = cudaLaunchAttributeProgrammaticStreamSerialization;
-    attributes[count++].val.programmaticStreamSerializationAllowed = 1;
-  }
-  if (grid.z > 1) {
-    attributes[count].id = cudaLaunchAttributeClusterDimension;
-    attributes[count++].val.clusterDim = {1, 1, grid.z};
-  }
-  cudaLaunchConfig_t config = {};
-  config.gridDim = grid;
-  config.blockDim = dim3(static_cast<unsigned int>(threads));
-  config.dynamicSmemBytes = static_cast<size_t>(shared_bytes);
-  config.stream = stream;
-  config.attrs = attributes;
-  config.numAttrs = count;
-  return cudaLaunchKernelEx(&config, kernel, args...);
-}
-
-// Loads a kernel onto the current GPU and allows it all shared memory that there is beside its own.
-template <typename Kernel>
-cudaError_t TouchLarge(Kernel kernel) {
-  cudaFuncAttributes attributes = {};
-  const cudaError_t error = cudaFuncGetAttributes(&attributes, kernel);
-  return error != cudaSuccess
-             ? error
-             : cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                    CurrentMmaDevice().shared_bytes -
-                                        static_cast<int>(attributes.sharedSizeBytes));
 }
 
 }  // namespace nibble

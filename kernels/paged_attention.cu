@@ -1,9 +1,11 @@
 // Attention over the pages of the key and value cache.
 
+#include <cooperative_groups.h>
 #include <cuda_runtime.h>
 
 #include <cmath>
 
+#include "kernels/early_launch.cuh"
 #include "kernels/kv_cache.cuh"
 #include "kernels/step_kernels.h"
 #include "kernels/step_rows.cuh"
@@ -13,6 +15,7 @@ namespace {
 
 constexpr int kAttentionThreads = 256;
 constexpr int kAttentionWarps = kAttentionThreads / kWarpThreads;
+constexpr int kAttentionSplitsMax = 8;  // CTAs of a cluster.
 
 // Where a row's tokens lie.
 struct Pages {
@@ -93,13 +96,57 @@ struct Softmax {
   }
 };
 
-// Adds the warps' sums, in their order, and stores the head.
+// The sums of a CTA.
+template <int kPairs>
+struct CtaSums {
+  float largest;
+  float sum;
+  float totals[2 * kPairs * kWarpThreads];
+};
+
+// What sums relative to `largest` are to be multiplied by when `all` is the largest. Without tokens
+// it would be inf - inf.
+__device__ __forceinline__ float FactorOf(float largest, float all) {
+  return largest == -INFINITY ? 0.0f : expf(largest - all);
+}
+
+// Adds the sums of a cluster's CTAs, in their order, and stores the head. NaN without tokens.
+template <int kPairs>
+__device__ __forceinline__ void MergeCtas(CtaSums<kPairs>& own, int size,
+                                          float* target) {  // [size]
+#if __CUDA_ARCH__ >= 900
+  namespace cg = cooperative_groups;
+  const cg::cluster_group cluster = cg::this_cluster();
+  cluster.sync();
+  const int ranks = static_cast<int>(cluster.num_blocks());
+  for (int i = static_cast<int>(cluster.block_rank() * kAttentionThreads + threadIdx.x); i < size;
+       i += ranks * kAttentionThreads) {
+    float all = -INFINITY;
+    for (int rank = 0; rank < ranks; ++rank) {
+      all = fmaxf(all, cluster.map_shared_rank(&own, rank)->largest);
+    }
+    float sum = 0;
+    float total = 0;
+    for (int rank = 0; rank < ranks; ++rank) {
+      const CtaSums<kPairs>& sums = *cluster.map_shared_rank(&own, rank);
+      const float factor = FactorOf(sums.largest, all);
+      sum += sums.sum * factor;
+      total += sums.totals[i] * factor;
+    }
+    target[i] = total / sum;
+  }
+  cluster.sync();  // Others still read this CTA's sums.
+#endif
+}
+
+// Adds the warps' sums, in their order, and stores the head. NaN without tokens.
 template <int kPairs>
 __device__ __forceinline__ void MergeWarps(const Softmax<kPairs>& softmax, int size,
                                            float* target) {  // [size]
   __shared__ float largest[kAttentionWarps];
   __shared__ float sums[kAttentionWarps];
   __shared__ float totals[kAttentionWarps][2 * kPairs * kWarpThreads];
+  __shared__ CtaSums<kPairs> own;
   const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
   const int warp = static_cast<int>(threadIdx.x) / kWarpThreads;
   if (lane == 0) {
@@ -118,25 +165,43 @@ __device__ __forceinline__ void MergeWarps(const Softmax<kPairs>& softmax, int s
   for (int w = 0; w < kAttentionWarps; ++w) {
     all = fmaxf(all, largest[w]);
   }
+  const bool is_split = gridDim.z > 1;
   for (int i = static_cast<int>(threadIdx.x); i < size; i += kAttentionThreads) {
     float sum = 0;
     float total = 0;
 #pragma unroll
     for (int w = 0; w < kAttentionWarps; ++w) {
-      // A warp without tokens would give inf - inf if no warp has any.
-      const float factor = largest[w] == -INFINITY ? 0.0f : expf(largest[w] - all);
+      const float factor = FactorOf(largest[w], all);
       sum += sums[w] * factor;
       total += totals[w][i] * factor;
     }
-    target[i] = total / sum;  // NaN without tokens.
+    if (!is_split) {
+      target[i] = total / sum;
+      continue;
+    }
+    own.totals[i] = total;
+    if (i == 0) {
+      own.largest = all;
+      own.sum = sum;
+    }
+  }
+  if (is_split) {
+    MergeCtas<kPairs>(own, size, target);
   }
 }
 
-// A CTA is one query head of one row. Its warps take kTokens tokens in turn, each with a softmax of
-// its own, and are merged at the end: the order depends on the positions alone. Query heads that
-// share a key head read it from the second-level cache.
+// Tokens whose keys and values a warp has on their way at once.
+template <int kPairs>
+constexpr int kWarpTokens = kPairs > 4   ? 1
+                            : kPairs > 2 ? 4
+                                         : 8;
+
+// A CTA, or a cluster of them, is one query head of one row. Its warps take kWarpTokens tokens in
+// turn, each with a softmax of its own, and are merged at the end: the order depends on the
+// positions and the size of the cluster. Query heads that share a key head read it from the
+// second-level cache.
 //
-//   grid   bound x H CTAs
+//   grid   bound x H x CTAs of a cluster
 //   block  256 threads
 //   bytes  2 D (4 D for fp32) elements of keys and values a token and query head; bound by memory
 //          latency while a step has few rows
@@ -145,7 +210,9 @@ __global__ void __launch_bounds__(kAttentionThreads)
     AttentionKernel(LiveCount rows, Pages pages, ScoreForm form, CacheView<kType> cache,
                     Rows queries,   // [M, H, D]
                     Rows target) {  // [M, H, D]
-  constexpr int kTokens = kPairs > 4 ? 1 : 4;
+  constexpr int kTokens = kWarpTokens<kPairs>;
+  LetNextBegin();
+  WaitForPrevious();
   const int row = static_cast<int>(blockIdx.x);
   if (row >= rows.Read()) {
     return;
@@ -153,7 +220,9 @@ __global__ void __launch_bounds__(kAttentionThreads)
   const int head = static_cast<int>(blockIdx.y);
   const int key_head = head / (queries.groups / cache.heads);
   const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
-  const int warp = static_cast<int>(threadIdx.x) / kWarpThreads;
+  const int warp =
+      static_cast<int>(blockIdx.z) * kAttentionWarps + static_cast<int>(threadIdx.x) / kWarpThreads;
+  const int64_t stride = static_cast<int64_t>(gridDim.z) * kAttentionWarps * kTokens;
   const int64_t sequence = pages.row_sequences[row];
   const int64_t position = pages.positions[row];
   // A row of no sequence, or beyond its pages, has no tokens and becomes NaN.
@@ -166,30 +235,33 @@ __global__ void __launch_bounds__(kAttentionThreads)
   float query[2 * kPairs];
   LoadHead<KvType::kF32, kPairs>(queries.At(row, head), cache.size, lane, query);
   Softmax<kPairs> softmax;
-  for (int64_t t = begin + warp * kTokens; t < end; t += kAttentionWarps * kTokens) {
-    int64_t offsets[kTokens];
+  for (int64_t t = begin + warp * kTokens; t < end; t += stride) {
+    int64_t slots[kTokens];
+    float keys[kTokens][2 * kPairs];
+    float values[kTokens][2 * kPairs];
+#pragma unroll
+    for (int j = 0; j < kTokens; ++j) {
+      slots[j] = t + j < end ? SlotOf(pages, table, cache.slot_count, t + j) : -1;
+    }
+    // A slot that is missing is read as the first, so that no load waits for a branch.
+#pragma unroll
+    for (int j = 0; j < kTokens; ++j) {
+      const int64_t offset = (max(slots[j], int64_t{0}) * cache.heads + key_head) * cache.size;
+      LoadHead<kType, kPairs>(cache.keys + offset, cache.size, lane, keys[j]);
+      LoadHead<kType, kPairs>(cache.values + offset, cache.size, lane, values[j]);
+    }
     float scores[kTokens];
     float largest = -INFINITY;
 #pragma unroll
     for (int j = 0; j < kTokens; ++j) {
-      const int64_t slot = t + j < end ? SlotOf(pages, table, cache.slot_count, t + j) : -1;
-      offsets[j] = slot < 0 ? -1 : (slot * cache.heads + key_head) * cache.size;
       float product = 0;
-      if (slot >= 0) {
-        float key[2 * kPairs];
-        LoadHead<kType, kPairs>(cache.keys + offsets[j], cache.size, lane, key);
 #pragma unroll
-        for (int i = 0; i < 2 * kPairs; ++i) {
-          product = __fmaf_rn(query[i], key[i], product);
-        }
+      for (int i = 0; i < 2 * kPairs; ++i) {
+        product = __fmaf_rn(query[i], keys[j][i], product);
       }
-      scores[j] = product;
-    }
-#pragma unroll
-    for (int j = 0; j < kTokens; ++j) {
       // A token whose page is missing makes the head NaN; one beyond the end weighs nothing.
-      const float score = offsets[j] < 0 ? NAN : form.Of(WarpSum(scores[j]));
-      scores[j] = t + j < end ? score : -INFINITY;
+      const float score = form.Of(WarpSum(product));
+      scores[j] = t + j >= end ? -INFINITY : slots[j] < 0 ? NAN : score;
       largest = fmaxf(largest, scores[j]);
     }
     softmax.RaiseTo(largest);
@@ -197,19 +269,27 @@ __global__ void __launch_bounds__(kAttentionThreads)
     for (int j = 0; j < kTokens; ++j) {
       if (t + j < end) {
         const float weight = expf(scores[j] - softmax.largest);
-        float value[2 * kPairs] = {};
-        if (offsets[j] >= 0) {
-          LoadHead<kType, kPairs>(cache.values + offsets[j], cache.size, lane, value);
-        }
         softmax.sum += weight;
 #pragma unroll
         for (int i = 0; i < 2 * kPairs; ++i) {
-          softmax.totals[i] = __fmaf_rn(weight, value[i], softmax.totals[i]);
+          softmax.totals[i] = __fmaf_rn(weight, values[j][i], softmax.totals[i]);
         }
       }
     }
   }
   MergeWarps<kPairs>(softmax, cache.size, target.At(row, head));
+}
+
+// As many CTAs for a head as keep the multiprocessors at work with two or more each, by shapes and
+// the bound alone.
+unsigned int SplitsFor(const AttentionArgs& args, const DeviceShape& device) {
+  const int64_t heads = args.rows.bound * args.queries.groups;
+  unsigned int splits = 1;
+  while (device.capability >= 9 && !args.batch_invariant && splits < kAttentionSplitsMax &&
+         heads * splits < 2 * device.processors) {
+    splits *= 2;
+  }
+  return splits;
 }
 
 template <KvType kType, int kPairs>
@@ -223,11 +303,12 @@ void AttendPairs(const AttentionArgs& args, cudaStream_t stream) {
   pages.pages_max = args.pages_max;
   pages.token_shift = std::countr_zero(static_cast<uint64_t>(args.page_tokens));
   pages.window = args.window;
+  const DeviceShape device = CurrentDeviceShape();
   const dim3 grid(static_cast<unsigned int>(args.rows.bound),
-                  static_cast<unsigned int>(args.queries.groups));
-  AttentionKernel<kType, kPairs><<<grid, kAttentionThreads, 0, stream>>>(
-      LiveCountOf(args.rows), pages, ScoreForm{args.scale, args.softcap},
-      CacheViewOf<kType>(args.cache), RowsOf(args.queries), RowsOf(args.target));
+                  static_cast<unsigned int>(args.queries.groups), SplitsFor(args, device));
+  (void)LaunchEarly(device, AttentionKernel<kType, kPairs>, grid, kAttentionThreads, 0, stream,
+                    LiveCountOf(args.rows), pages, ScoreForm{args.scale, args.softcap},
+                    CacheViewOf<kType>(args.cache), RowsOf(args.queries), RowsOf(args.target));
 }
 
 template <KvType kType>

@@ -4,6 +4,7 @@
 
 #include <cmath>
 
+#include "kernels/early_launch.cuh"
 #include "kernels/step_kernels.h"
 #include "kernels/step_rows.cuh"
 
@@ -26,6 +27,8 @@ __global__ void __launch_bounds__(kThreads)
                Rows heads) {  // [M, groups, width]
   __shared__ float cosines[kFrequenciesMax];
   __shared__ float sines[kFrequenciesMax];
+  LetNextBegin();
+  WaitForPrevious();
   const int row = static_cast<int>(blockIdx.x);
   if (row >= rows.Read()) {
     return;
@@ -71,6 +74,8 @@ __global__ void __launch_bounds__(kThreads)
                Rows gate,      // [M, groups, width], or [M] if one_gate
                Rows value,     // [M, groups, width]
                Rows target) {  // [M, groups, width]
+  LetNextBegin();
+  WaitForPrevious();
   const int row = static_cast<int>(blockIdx.x);
   const int64_t index = static_cast<int64_t>(blockIdx.y) * kThreads + threadIdx.x;
   if (row >= rows.Read() || index >= static_cast<int64_t>(value.groups) * value.width) {
@@ -88,6 +93,8 @@ __global__ void __launch_bounds__(kThreads)
 __global__ void __launch_bounds__(kThreads) AddKernel(LiveCount rows,
                                                       Rows source,    // [M, width]
                                                       Rows target) {  // [M, width]
+  LetNextBegin();
+  WaitForPrevious();
   const int row = static_cast<int>(blockIdx.x);
   const int64_t i = static_cast<int64_t>(blockIdx.y) * kThreads + threadIdx.x;
   if (row < rows.Read() && i < target.width) {
@@ -105,6 +112,8 @@ __global__ void __launch_bounds__(kThreads)
                      int64_t source_count,                                     // Numbers of it.
                      Rows source,                                              // [.., width]
                      Rows target) {                                            // [M, width]
+  LetNextBegin();
+  WaitForPrevious();
   const int row = static_cast<int>(blockIdx.x);
   const int64_t i = static_cast<int64_t>(blockIdx.y) * kThreads + threadIdx.x;
   if (row >= rows.Read() || i >= target.width) {
@@ -121,6 +130,8 @@ __global__ void __launch_bounds__(kThreads)
 __global__ void __launch_bounds__(kThreads)
     ScaleLogitsKernel(LiveCount rows, float scale, float softcap,
                       Rows logits) {  // [M, width]
+  LetNextBegin();
+  WaitForPrevious();
   const int row = static_cast<int>(blockIdx.x);
   const int64_t i = static_cast<int64_t>(blockIdx.y) * kThreads + threadIdx.x;
   if (row < rows.Read() && i < logits.width) {
@@ -137,39 +148,39 @@ dim3 GridOf(const RowCount& rows, int64_t count) {
 }  // namespace
 
 cudaError_t LaunchRope(const RopeArgs& args, cudaStream_t stream) {
-  RopeKernel<<<GridOf(args.rows, 1), kThreads, 0, stream>>>(
-      LiveCountOf(args.rows), PointerTo<const int32_t>(args.positions),
-      PointerTo<const float>(args.frequencies), static_cast<int>(args.frequency_count),
-      args.interleaved, args.magnitude, RowsOf(args.heads));
-  return cudaGetLastError();
+  return LaunchEarly(CurrentDeviceShape(), RopeKernel, GridOf(args.rows, 1), kThreads, 0, stream,
+                     LiveCountOf(args.rows), PointerTo<const int32_t>(args.positions),
+                     PointerTo<const float>(args.frequencies),
+                     static_cast<int>(args.frequency_count), args.interleaved, args.magnitude,
+                     RowsOf(args.heads));
 }
 
 cudaError_t LaunchGate(const GateArgs& args, cudaStream_t stream) {
   const bool one_gate = args.gate.width == 1 && args.gate.groups == 1;
-  GateKernel<<<GridOf(args.rows, args.value.groups * args.value.width), kThreads, 0, stream>>>(
-      LiveCountOf(args.rows), args.activation, one_gate, RowsOf(args.gate), RowsOf(args.value),
-      RowsOf(args.target));
-  return cudaGetLastError();
+  return LaunchEarly(CurrentDeviceShape(), GateKernel,
+                     GridOf(args.rows, args.value.groups * args.value.width), kThreads, 0, stream,
+                     LiveCountOf(args.rows), args.activation, one_gate, RowsOf(args.gate),
+                     RowsOf(args.value), RowsOf(args.target));
 }
 
 cudaError_t LaunchAdd(const AddArgs& args, cudaStream_t stream) {
-  AddKernel<<<GridOf(args.rows, args.target.width), kThreads, 0, stream>>>(
-      LiveCountOf(args.rows), RowsOf(args.source), RowsOf(args.target));
-  return cudaGetLastError();
+  return LaunchEarly(CurrentDeviceShape(), AddKernel, GridOf(args.rows, args.target.width),
+                     kThreads, 0, stream, LiveCountOf(args.rows), RowsOf(args.source),
+                     RowsOf(args.target));
 }
 
 cudaError_t LaunchGatherRows(const GatherRowsArgs& args, cudaStream_t stream) {
   constexpr auto kNumberBytes = static_cast<int64_t>(sizeof(float));
-  GatherRowsKernel<<<GridOf(args.rows, args.target.width), kThreads, 0, stream>>>(
-      LiveCountOf(args.rows), PointerTo<const int32_t>(args.row_indices),
+  return LaunchEarly(
+      CurrentDeviceShape(), GatherRowsKernel, GridOf(args.rows, args.target.width), kThreads, 0,
+      stream, LiveCountOf(args.rows), PointerTo<const int32_t>(args.row_indices),
       args.source.span.bytes() / kNumberBytes, RowsOf(args.source), RowsOf(args.target));
-  return cudaGetLastError();
 }
 
 cudaError_t LaunchScaleLogits(const ScaleLogitsArgs& args, cudaStream_t stream) {
-  ScaleLogitsKernel<<<GridOf(args.rows, args.logits.width), kThreads, 0, stream>>>(
-      LiveCountOf(args.rows), args.scale, args.softcap, RowsOf(args.logits));
-  return cudaGetLastError();
+  return LaunchEarly(CurrentDeviceShape(), ScaleLogitsKernel, GridOf(args.rows, args.logits.width),
+                     kThreads, 0, stream, LiveCountOf(args.rows), args.scale, args.softcap,
+                     RowsOf(args.logits));
 }
 
 cudaError_t LoadStepElementwise() {

@@ -7,6 +7,8 @@
 
 #include <cuda_runtime_api.h>
 
+#include <span>
+
 #include "kernels/step_ops.h"
 
 namespace nibble {
@@ -24,18 +26,30 @@ cudaError_t LaunchEmbed(const EmbedArgs& args, cudaStream_t stream);
 cudaError_t LaunchNorm(const NormArgs& args, cudaStream_t stream);
 cudaError_t LoadEmbedNorm();
 
+// wide_norm.cu
+cudaError_t LaunchAddNorm(const AddNormArgs& args, cudaStream_t stream);
+// With nothing to add if the addend has no span. False, and nothing is launched, if shapes or
+// places are odd. Called by LaunchNorm() and LaunchAddNorm() alone.
+bool LaunchWideNorm(const Activations& addend, const NormArgs& args, cudaStream_t stream);
+cudaError_t LoadWideNorm();
+
 // linear.cu
 cudaError_t LaunchLinear(const LinearArgs& args, cudaStream_t stream);
+// Requires: there is a product.
+cudaError_t LaunchLinearSet(std::span<const LinearArgs> set, cudaStream_t stream);
 cudaError_t LoadLinear();
 
-// linear_mma.cu, on tensor cores. False, and nothing is launched, if they do not take these
-// matrices: F32, 4 bits in blocks of 32 or double-quantized, odd shapes, places that are not
-// aligned. Called by LaunchLinear() alone.
-bool LaunchLinearMma(const LinearArgs& args, cudaStream_t stream);
+// linear_mma.cu, on tensor cores, one product or several at once. False, and nothing is launched,
+// if they do not take these: products in fp32, matrices in F32, 4 bits in blocks of 32 or
+// double-quantized, odd shapes, places that are not aligned, several that differ in more than N.
+// Called by LaunchLinear() and LaunchLinearSet() alone.
+inline constexpr size_t kLinearSetMax = 3;
+bool LaunchLinearMma(std::span<const LinearArgs> set, cudaStream_t stream);
 cudaError_t LoadLinearMma();
 
 // store_kv.cu
 cudaError_t LaunchStoreKv(const StoreKvArgs& args, cudaStream_t stream);
+cudaError_t LaunchRopeStoreKv(const RopeStoreKvArgs& args, cudaStream_t stream);
 cudaError_t LoadStoreKv();
 
 // paged_attention.cu

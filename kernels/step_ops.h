@@ -9,6 +9,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 
 #include "absl/status/status.h"
 #include "kernels/device.h"
@@ -63,6 +64,8 @@ struct RopeArgs {
   bool interleaved = false;
   float magnitude = 1;  // YaRN's attention scaling: cos and sin are multiplied by it.
   Activations heads;    // In place.
+
+  friend bool operator==(const RopeArgs&, const RopeArgs&) = default;
 };
 
 enum class KvType { kF16, kBf16, kF32 };
@@ -99,9 +102,10 @@ struct AttentionArgs {
   DeviceSpan row_sequences;  // int32 [M]: the row of page_tables
   DeviceSpan positions;      // int32 [M]
   float scale = 1;
-  float softcap = 0;   // Scores become softcap * tanh(score / softcap); 0: they do not.
-  int64_t window = 0;  // 0: everything.
-  Activations target;  // [M, H, D]
+  float softcap = 0;             // Scores become softcap * tanh(score / softcap); 0: they do not.
+  int64_t window = 0;            // 0: everything.
+  Activations target;            // [M, H, D]
+  bool batch_invariant = false;  // The order of sums does not depend on the bound of rows.
 };
 
 enum class Activation { kSilu, kGeluTanh, kSigmoid };
@@ -218,6 +222,17 @@ struct DeltaRuleArgs {
   DeviceSpan state;  // fp32 [slot_count, value_heads, key_size, value_size], read and written
 };
 
+// Operations that often follow each other, in this order.
+struct AddNormArgs {
+  AddArgs add;
+  NormArgs norm;
+};
+struct RopeStoreKvArgs {
+  RopeArgs queries;
+  RopeArgs keys;
+  StoreKvArgs store;
+};
+
 // Work goes to `queue`, which must be of the same device. Thread-safe (a queue is not).
 //
 // Errors: INVALID_ARGUMENT if a span does not hold its shape (a caller's mistake, but one that
@@ -243,6 +258,13 @@ class StepOps {
   virtual absl::Status ShortConvolution(Queue& queue, const ShortConvolutionArgs& args) = 0;
   virtual absl::Status DeltaRule(Queue& queue, const DeltaRuleArgs& args) = 0;
   virtual absl::Status Sample(Queue& queue, const SampleArgs& args) = 0;
+
+  // What the operations do one after the other, which is also how a device does it that has no
+  // faster way. Their sums may run in another order.
+  virtual absl::Status AddNorm(Queue& queue, const AddNormArgs& args);
+  virtual absl::Status RopeStoreKv(Queue& queue, const RopeStoreKvArgs& args);
+  // Requires: none reads or writes what another writes.
+  virtual absl::Status LinearSet(Queue& queue, std::span<const LinearArgs> products);
 };
 
 // The shape checks that every device shares.
@@ -261,5 +283,7 @@ absl::Status CheckArgs(const ExpertLinearArgs& args);
 absl::Status CheckArgs(const CombineExpertsArgs& args);
 absl::Status CheckArgs(const ShortConvolutionArgs& args);
 absl::Status CheckArgs(const DeltaRuleArgs& args);
+absl::Status CheckArgs(const AddNormArgs& args);
+absl::Status CheckArgs(const RopeStoreKvArgs& args);
 
 }  // namespace nibble

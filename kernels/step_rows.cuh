@@ -84,22 +84,6 @@ __device__ __forceinline__ float WarpSum(float value) {
   return value;
 }
 
-// A kernel that was launched by LaunchEarly() begins when the one before it in the stream has
-// called LetNextBegin() in all CTAs, or has ended. Until WaitForPrevious() has returned it may read
-// weights, which no step writes, and nothing else; every thread calls it, whatever there is to do,
-// so that a kernel never ends before those before it. Before Hopper both do nothing and no kernel
-// begins early.
-__device__ __forceinline__ void LetNextBegin() {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
-#endif
-}
-__device__ __forceinline__ void WaitForPrevious() {
-#if __CUDA_ARCH__ >= 900
-  asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
-}
-
 // CTAs of `threads` threads for `count` items.
 inline unsigned int CtasFor(int64_t count, int64_t threads) {
   return static_cast<unsigned int>(CeilDivide(count, threads));

@@ -20,6 +20,7 @@
 #include "server/command_line/http_stream.h"
 #include "server/command_line/local_source.h"
 #include "server/engine/serving_plan.h"
+#include "server/daemon.h"
 #include "server/front.h"
 #include "server/metrics.h"
 
@@ -91,6 +92,7 @@ struct ServingBench::Parts {
     RegistryOptions options;
     options.model_roots = {"/"};
     options.engine.waiting_max = work.sequences;
+    options.engine.products = DaemonOptions().products;
     return options;
   }
 

@@ -91,6 +91,8 @@ absl::Status ForwardPass::QueueStep(Queue& queue, const StepBounds& bounds) {
                          .ids = inputs.ids,
                          .scale = EmbeddingScale(recipe_, weights_.embedding_type),
                          .target = DenseRows(buffers_.hidden, recipe_.hidden_size)});
+  status.Update(ops_.Norm(queue, NormArgsOf(step, weights_.layers.front().input_norm,
+                                            buffers_.hidden, buffers_.normed)));
   for (size_t index = 0; status.ok() && index < recipe_.layers.size(); ++index) {
     status = QueueLayer(step, index);
   }
@@ -127,23 +129,22 @@ absl::Status ForwardPass::QueueStateCopy(Queue& queue, int32_t from, int32_t to)
 absl::Status ForwardPass::QueueLayer(const Step& step, size_t index) {
   const LayerRecipe& recipe = recipe_.layers[index];
   const LayerWeights& layer = weights_.layers[index];
-  absl::Status status = Norm(step, layer.input_norm, buffers_.hidden, buffers_.normed);
-  status.Update(recipe.linear_attention ? QueueLinearAttention(step, index)
-                                        : QueueAttention(step, index));
+  absl::Status status =
+      recipe.linear_attention ? QueueLinearAttention(step, index) : QueueAttention(step, index);
   if (recipe_.sandwich_norms) {
-    status.Update(Norm(step, layer.attention_output_norm, buffers_.mixed, buffers_.mixed));
+    status.Update(ops_.Norm(
+        step.queue, NormArgsOf(step, layer.attention_output_norm, buffers_.mixed, buffers_.mixed)));
   }
-  status.Update(AddToHidden(step, buffers_.mixed));
-  if (!recipe_.parallel_block) {
-    status.Update(Norm(step, layer.mlp_norm, buffers_.hidden, buffers_.normed));
-  }
+  status.Update(AddToHidden(step, recipe_.parallel_block ? nullptr : &layer.mlp_norm));
   status.Update(recipe.experts
                     ? QueueExperts(step, index)
                     : QueueMlp(step, layer.mlp, buffers_.gate, buffers_.up, buffers_.mixed));
   if (recipe_.sandwich_norms) {
-    status.Update(Norm(step, layer.mlp_output_norm, buffers_.mixed, buffers_.mixed));
+    status.Update(ops_.Norm(
+        step.queue, NormArgsOf(step, layer.mlp_output_norm, buffers_.mixed, buffers_.mixed)));
   }
-  status.Update(AddToHidden(step, buffers_.mixed));
+  const bool is_last = index + 1 == recipe_.layers.size();
+  status.Update(AddToHidden(step, is_last ? nullptr : &weights_.layers[index + 1].input_norm));
   return status;
 }
 
@@ -167,26 +168,31 @@ absl::Status ForwardPass::QueueHeadNorms(const Step& step, const AttentionWeight
   return status;
 }
 
-absl::Status ForwardPass::QueueRope(const Step& step, const LayerRecipe& recipe) {
+absl::Status ForwardPass::QueueRopeStoreKv(const Step& step, size_t index) {
+  const LayerRecipe& recipe = recipe_.layers[index];
   const int64_t size = recipe_.head_size;
-  absl::Status status;
-  const auto rope_index = static_cast<size_t>(recipe.rope_index);
-  const RopeFrequencies& rope = recipe_.ropes[rope_index];
+  const RopeFrequencies& rope = recipe_.ropes[static_cast<size_t>(recipe.rope_index)];
   const auto count = std::ssize(rope.frequencies);
-  for (const Activations& heads :
-       {DenseGroups(buffers_.queries, recipe_.head_count, size),
-        DenseGroups(buffers_.keys, recipe_.key_value_head_count, size)}) {
-    status.Update(
-        ops_.Rope(step.queue, {.rows = step.rows,
-                               .positions = buffers_.inputs.positions,
-                               .frequencies = buffers_.frequencies.Slice(
-                                   recipe.rope_index * CeilDivide(size, int64_t{2}) * 4, count * 4),
-                               .frequency_count = count,
-                               .interleaved = recipe_.interleaved_rope,
-                               .magnitude = rope.magnitude,
-                               .heads = heads}));
-  }
-  return status;
+  const Activations keys = DenseGroups(buffers_.keys, recipe_.key_value_head_count, size);
+  const auto rope_of = [&](const Activations& heads) -> RopeArgs {
+    return {.rows = step.rows,
+            .positions = buffers_.inputs.positions,
+            .frequencies = buffers_.frequencies.Slice(
+                recipe.rope_index * CeilDivide(size, int64_t{2}) * 4, count * 4),
+            .frequency_count = count,
+            .interleaved = recipe_.interleaved_rope,
+            .magnitude = rope.magnitude,
+            .heads = heads};
+  };
+  return ops_.RopeStoreKv(
+      step.queue,
+      {.queries = rope_of(DenseGroups(buffers_.queries, recipe_.head_count, size)),
+       .keys = rope_of(keys),
+       .store = {.rows = step.rows,
+                 .keys = keys,
+                 .values = DenseGroups(buffers_.values, recipe_.key_value_head_count, size),
+                 .slots = buffers_.inputs.slots,
+                 .cache = memory_[index].cache}});
 }
 
 absl::Status ForwardPass::QueueAttention(const Step& step, size_t index) {
@@ -198,25 +204,20 @@ absl::Status ForwardPass::QueueAttention(const Step& step, size_t index) {
   const Activations projected = {buffers_.projected, size, recipe_.head_count * stride,
                                  recipe_.head_count, stride};
   const Activations queries = DenseGroups(buffers_.queries, recipe_.head_count, size);
-  const Activations keys = DenseGroups(buffers_.keys, recipe_.key_value_head_count, size);
-  const Activations values = DenseGroups(buffers_.values, recipe_.key_value_head_count, size);
   const Activations attended = DenseGroups(buffers_.attended, recipe_.head_count, size);
   const StepInputSpans& inputs = buffers_.inputs;
 
-  absl::Status status = Linear(step, weights.query, normed, buffers_.projected);
-  status.Update(Linear(step, weights.key, normed, buffers_.keys));
-  status.Update(Linear(step, weights.value, normed, buffers_.values));
+  absl::Status status = ops_.LinearSet(
+      step.queue, std::array{LinearArgsOf(step, weights.query, normed, buffers_.projected),
+                             LinearArgsOf(step, weights.key, normed, buffers_.keys),
+                             LinearArgsOf(step, weights.value, normed, buffers_.values)});
   if (recipe_.query_key_norm) {
     status.Update(QueueHeadNorms(step, weights, projected));
   }
-  status.Update(QueueRope(step, recipe));
-  const KvCache& cache = memory_[index].cache;
-  status.Update(ops_.StoreKv(
-      step.queue,
-      {.rows = step.rows, .keys = keys, .values = values, .slots = inputs.slots, .cache = cache}));
+  status.Update(QueueRopeStoreKv(step, index));
   status.Update(ops_.Attention(step.queue, {.rows = step.rows,
                                             .queries = queries,
-                                            .cache = cache,
+                                            .cache = memory_[index].cache,
                                             .page_tokens = kPageTokens,
                                             .pages_max = sizes_.limits.pages,
                                             .page_tables = inputs.page_tables,
@@ -225,7 +226,8 @@ absl::Status ForwardPass::QueueAttention(const Step& step, size_t index) {
                                             .scale = recipe_.attention_scale,
                                             .softcap = recipe_.attention_softcap,
                                             .window = recipe.window,
-                                            .target = attended}));
+                                            .target = attended,
+                                            .batch_invariant = products_.batch_invariant}));
   if (recipe_.gated_attention) {
     Activations gate = projected;
     gate.span = gate.span.Slice(size * 4, gate.span.bytes() - size * 4);
@@ -251,10 +253,13 @@ absl::Status ForwardPass::QueueLinearAttention(const Step& step, size_t index) {
   const Activations normed = DenseRows(buffers_.normed, recipe_.hidden_size);
   const Activations delta = DenseGroups(buffers_.delta, heads, value_size);
 
-  absl::Status status = Linear(step, weights.query_key_value, normed, buffers_.channels);
-  status.Update(Linear(step, weights.output_gate, normed, buffers_.output_gate));
-  status.Update(Linear(step, weights.decay_gate, normed, buffers_.decay_gate));
-  status.Update(Linear(step, weights.write_gate, normed, buffers_.write_gate));
+  absl::Status status = ops_.LinearSet(
+      step.queue,
+      std::array{LinearArgsOf(step, weights.query_key_value, normed, buffers_.channels),
+                 LinearArgsOf(step, weights.output_gate, normed, buffers_.output_gate)});
+  status.Update(ops_.LinearSet(
+      step.queue, std::array{LinearArgsOf(step, weights.decay_gate, normed, buffers_.decay_gate),
+                             LinearArgsOf(step, weights.write_gate, normed, buffers_.write_gate)}));
   status.Update(
       ops_.ShortConvolution(step.queue, {.rows = step.rows,
                                          .sequences = step.sequences,
@@ -305,8 +310,9 @@ absl::Status ForwardPass::QueueMlp(const Step& step, const MlpWeights& weights, 
                                    DeviceSpan up, DeviceSpan target) {
   const Activations normed = DenseRows(buffers_.normed, recipe_.hidden_size);
   const int64_t size = weights.gate.matrix.shape.rows;
-  absl::Status status = Linear(step, weights.gate, normed, gate);
-  status.Update(Linear(step, weights.up, normed, up));
+  absl::Status status =
+      ops_.LinearSet(step.queue, std::array{LinearArgsOf(step, weights.gate, normed, gate),
+                                            LinearArgsOf(step, weights.up, normed, up)});
   status.Update(ops_.Gate(step.queue, {.rows = step.rows,
                                        .activation = recipe_.activation,
                                        .gate = DenseRows(gate, size),
@@ -405,30 +411,40 @@ absl::Status ForwardPass::QueueHead(const Step& step) {
   return status;
 }
 
-absl::Status ForwardPass::Norm(const Step& step, const WeightVector& weight, DeviceSpan source,
-                               DeviceSpan target) {
-  return ops_.Norm(step.queue, {.rows = step.rows,
-                                .kind = recipe_.norm,
-                                .epsilon = recipe_.epsilon,
-                                .weight = weight,
-                                .source = DenseRows(source, recipe_.hidden_size),
-                                .target = DenseRows(target, recipe_.hidden_size)});
+NormArgs ForwardPass::NormArgsOf(const Step& step, const WeightVector& weight, DeviceSpan source,
+                                 DeviceSpan target) const {
+  return {.rows = step.rows,
+          .kind = recipe_.norm,
+          .epsilon = recipe_.epsilon,
+          .weight = weight,
+          .source = DenseRows(source, recipe_.hidden_size),
+          .target = DenseRows(target, recipe_.hidden_size)};
+}
+
+LinearArgs ForwardPass::LinearArgsOf(const Step& step, const LinearWeights& weights,
+                                     const Activations& source, DeviceSpan target) const {
+  return {.rows = step.rows,
+          .weight = weights.matrix,
+          .bias = weights.bias,
+          .source = source,
+          .target = DenseRows(target, weights.matrix.shape.rows),
+          .products = products_};
 }
 
 absl::Status ForwardPass::Linear(const Step& step, const LinearWeights& weights,
                                  const Activations& source, DeviceSpan target) {
-  return ops_.Linear(step.queue, {.rows = step.rows,
-                                  .weight = weights.matrix,
-                                  .bias = weights.bias,
-                                  .source = source,
-                                  .target = DenseRows(target, weights.matrix.shape.rows),
-                                  .products = products_});
+  return ops_.Linear(step.queue, LinearArgsOf(step, weights, source, target));
 }
 
-absl::Status ForwardPass::AddToHidden(const Step& step, DeviceSpan source) {
-  return ops_.Add(step.queue, {.rows = step.rows,
-                               .source = DenseRows(source, recipe_.hidden_size),
-                               .target = DenseRows(buffers_.hidden, recipe_.hidden_size)});
+absl::Status ForwardPass::AddToHidden(const Step& step, const WeightVector* norm) {
+  const AddArgs add = {.rows = step.rows,
+                       .source = DenseRows(buffers_.mixed, recipe_.hidden_size),
+                       .target = DenseRows(buffers_.hidden, recipe_.hidden_size)};
+  if (norm == nullptr) {
+    return ops_.Add(step.queue, add);
+  }
+  return ops_.AddNorm(
+      step.queue, {.add = add, .norm = NormArgsOf(step, *norm, buffers_.hidden, buffers_.normed)});
 }
 
 }  // namespace nibble

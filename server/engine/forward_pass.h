@@ -61,9 +61,10 @@ class ForwardPass {
     RowCount outputs;
   };
 
+  // From the normed hidden state to that which the next layer reads.
   absl::Status QueueLayer(const Step& step, size_t index);
   absl::Status QueueAttention(const Step& step, size_t index);
-  absl::Status QueueRope(const Step& step, const LayerRecipe& recipe);
+  absl::Status QueueRopeStoreKv(const Step& step, size_t index);
   absl::Status QueueHeadNorms(const Step& step, const AttentionWeights& weights,
                               const Activations& queries);
   absl::Status QueueLinearAttention(const Step& step, size_t index);
@@ -72,11 +73,14 @@ class ForwardPass {
   absl::Status QueueExperts(const Step& step, size_t index);
   absl::Status QueueHead(const Step& step);
 
-  absl::Status Norm(const Step& step, const WeightVector& weight, DeviceSpan source,
-                    DeviceSpan target);
+  NormArgs NormArgsOf(const Step& step, const WeightVector& weight, DeviceSpan source,
+                      DeviceSpan target) const;
+  LinearArgs LinearArgsOf(const Step& step, const LinearWeights& weights, const Activations& source,
+                          DeviceSpan target) const;
   absl::Status Linear(const Step& step, const LinearWeights& weights, const Activations& source,
                       DeviceSpan target);
-  absl::Status AddToHidden(const Step& step, DeviceSpan source);
+  // Adds `mixed`, and norms the sum if there is a norm.
+  absl::Status AddToHidden(const Step& step, const WeightVector* norm);
   DeviceSpan ExpertTable(size_t layer, int which) const;
 
   StepOps& ops_;

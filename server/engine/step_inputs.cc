@@ -16,12 +16,16 @@ int64_t Bucket(int64_t count, int64_t limit) {
 }  // namespace
 
 StepInputs::StepInputs(const StepLimits& limits)
-    : limits_(limits), layout_(limits), numbers_(static_cast<size_t>(layout_.count)) {}
+    : limits_(limits),
+      layout_(limits),
+      numbers_(static_cast<size_t>(layout_.count)),
+      used_(layout_.page_tables) {}
 
 void StepInputs::Clear() {
   rows_ = 0;
   sequences_ = 0;
   outputs_ = 0;
+  used_ = layout_.page_tables;
   At(layout_.live_rows, 0) = 0;
   At(layout_.live_sequences, 0) = 0;
   At(layout_.live_outputs, 0) = 0;
@@ -45,6 +49,7 @@ int64_t StepInputs::Add(const SequenceChunk& chunk) {
   At(layout_.state_slots, sequences_) = chunk.state_slot;
   std::copy(chunk.pages.begin(), chunk.pages.end(),
             numbers_.begin() + layout_.page_tables + sequences_ * limits_.pages);
+  used_ = layout_.page_tables + sequences_ * limits_.pages + std::ssize(chunk.pages);
   for (int64_t index = 0; index < count; ++index) {
     const int64_t position = chunk.first_position + index;
     const int32_t page = chunk.pages[static_cast<size_t>(position / kPageTokens)];
@@ -67,7 +72,8 @@ int64_t StepInputs::Add(const SequenceChunk& chunk) {
 }
 
 absl::Status StepInputs::Upload(Queue& queue, const StepInputSpans& target) const {
-  return queue.CopyToDevice(std::as_bytes(std::span(numbers_)), target.all);
+  const auto used = std::as_bytes(std::span(numbers_).first(static_cast<size_t>(used_)));
+  return queue.CopyToDevice(used, target.all.Slice(0, std::ssize(used)));
 }
 
 StepBounds DecodeBounds(int64_t sequences, const StepLimits& limits) {

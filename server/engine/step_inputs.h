@@ -41,7 +41,7 @@ class StepInputs {
   // Rows, sequences and outputs that are left.
   bool HasRoom(int64_t rows, int64_t outputs) const;
 
-  // Queues the copy. Valid until Clear() is called after the step is done.
+  // Queues the copy of what the step reads. Valid until Clear() is called after the step is done.
   absl::Status Upload(Queue& queue, const StepInputSpans& target) const;
 
   // Rounded up to a power of two (or the limit), so that few different steps are recorded.
@@ -62,6 +62,7 @@ class StepInputs {
   int64_t rows_ = 0;
   int64_t sequences_ = 0;
   int64_t outputs_ = 0;
+  int64_t used_;  // Numbers up to the last page of the step. Tables of long contexts are large.
 };
 
 }  // namespace nibble

@@ -14,6 +14,7 @@ struct AttentionCase {
   float softcap = 0;
   int64_t window = 0;
   int64_t page_tokens = 16;
+  bool batch_invariant = false;
 };
 
 // Rows of several sequences, and where their tokens lie.
@@ -78,6 +79,7 @@ class AttentionTest : public StepTest {
     args.scale = kScale;
     args.softcap = c.softcap;
     args.window = c.window;
+    args.batch_invariant = c.batch_invariant;
     args.target = CutRows(bound, c.heads, c.head_size, {.rows = 3});
     ExpectOk(ops().Attention(*queue_, args));
     const std::vector<float> found = DownloadRows(args.target, live);
@@ -237,6 +239,17 @@ TEST_P(AttentionTest, GivesARowTheSameBitsWhateverTheOthersAre) {
                               RowsOf(all, width, from, 1)),
               -1)
         << row;
+  }
+}
+
+TEST_P(AttentionTest, GivesARowTheSameBitsForEveryBoundIfBatchInvariant) {
+  const AttentionCase c = {.head_size = 128, .batch_invariant = true};
+  FillCache(c);
+  const std::vector<float> queries = RandomNumbers(24).Vector(c.heads * c.head_size);
+  const Batch batch = {{2}, {150}};
+  const std::vector<float> alone = Attend(c, batch, queries, 1);
+  for (const int64_t bound : {8, 200}) {
+    EXPECT_EQ(FirstDifference(Attend(c, batch, queries, bound), alone), -1) << bound;
   }
 }
 

@@ -58,6 +58,7 @@ struct NormCase {
   int64_t groups;
   int64_t width;
   bool shared;
+  int64_t gap = 1;  // Where it is a multiple of four, so may all places be.
 };
 
 // A sum of n squares loses n units of itself, a mean n units of the mean magnitude; the root halves
@@ -96,7 +97,12 @@ TEST_P(LayerOpsTest, NormsEveryGroupOfEveryRow) {
                               {kind, 1, 33, true},
                               {kind, 3, 128, true},
                               {kind, 3, 128, false},
-                              {kind, 1, 5000, true}}) {
+                              {kind, 1, 5000, true},
+                              {kind, 1, 256, true, 4},
+                              {kind, 3, 128, false, 4},
+                              {kind, 1, 4096, true, 4},
+                              {kind, 1, 5000, true, 8},
+                              {kind, 1, 8196, true, 4}}) {
       SCOPED_TRACE(testing::Message() << "kind " << static_cast<int>(kind) << " width " << c.width);
       ForgetCuts();
       std::vector<float> source = random.Vector(2 * c.groups * c.width, 3);
@@ -107,8 +113,8 @@ TEST_P(LayerOpsTest, NormsEveryGroupOfEveryRow) {
       args.kind = kind;
       args.epsilon = 1e-5f;
       args.weight = {FloatType::kF32, UploadVector(weights)};
-      args.source = UploadRows(3, c.groups, c.width, source, {.rows = 3, .groups = 1});
-      args.target = CutRows(3, c.groups, c.width, {.rows = 1, .groups = 2});
+      args.source = UploadRows(3, c.groups, c.width, source, {.rows = 3 * c.gap, .groups = c.gap});
+      args.target = CutRows(3, c.groups, c.width, {.rows = c.gap, .groups = 2 * c.gap});
       ExpectOk(ops().Norm(*queue_, args));
       std::vector<Expected> expected;
       for (int64_t group = 0; group < 2 * c.groups; ++group) {

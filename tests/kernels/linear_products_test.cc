@@ -197,6 +197,58 @@ TEST_P(LinearProductsTest, GivesARowTheSameBitsInBf16WhateverTheOthersAre) {
   }
 }
 
+// Of equal and of different columns and formats; none is a whole number of tiles.
+TEST_P(LinearProductsTest, MultipliesRowsWithSeveralMatrices) {
+  const MatrixShape wide = ShapeOf(MatrixFormat::kNf4, 1900, 576);
+  const MatrixShape narrow = ShapeOf(MatrixFormat::kNf4, 1, 576);
+  const MatrixShape plain = ShapeOf(MatrixFormat::kBf16, 70, 576);
+  const MatrixShape unusual = ShapeOf(MatrixFormat::kNf4, 33, 576, 64, true);
+  for (const std::vector<MatrixShape>& shapes :
+       {std::vector<MatrixShape>{narrow, wide, ShapeOf(MatrixFormat::kNf4, 300, 576)},
+        {wide, narrow},
+        {plain, plain, plain},
+        {plain, wide},
+        {unusual, narrow, narrow},
+        {plain, plain, plain, plain}}) {
+    for (const int64_t bound : {1, 8, 13, 33, 65}) {
+      SCOPED_TRACE(testing::Message() << Describe(shapes[0]) << " first, bound " << bound);
+      ForgetCuts();
+      const int64_t live = bound - bound / 3;
+      const std::vector<float> source = RandomNumbers(3).Vector(live * 576);
+      const std::vector<float> bias = RandomNumbers(4).Vector(shapes[0].rows);
+      const RowCount rows = UploadRowCount(bound, live);
+      const Activations activations = UploadRows(bound, 1, 576, source, {.rows = 4});
+      std::vector<TestMatrix> matrices;
+      std::vector<LinearArgs> set;
+      for (const MatrixShape& shape : shapes) {
+        matrices.push_back(MakeMatrix(shape, static_cast<uint32_t>(set.size())));
+        set.push_back({rows,
+                       matrices.back().matrix,
+                       {},
+                       activations,
+                       CutRows(bound, 1, shape.rows, {.rows = 3}),
+                       kBf16});
+      }
+      set[0].bias = {FloatType::kF32, UploadVector(bias)};
+      ExpectOk(ops().LinearSet(*queue_, set));
+      for (size_t index = 0; index < set.size(); ++index) {
+        const int64_t n_count = shapes[index].rows;
+        std::vector<Expected> expected;
+        for (int64_t i = 0; i < live * n_count; ++i) {
+          expected.push_back(
+              Bf16DotOf(matrices[index], i % n_count, source.data() + i / n_count * 576));
+          if (index == 0) {
+            expected.back().value += double{bias[static_cast<size_t>(i % n_count)]};
+            expected.back().tolerance += std::fabs(expected.back().value) * 2 * kUnit;
+          }
+        }
+        ExpectNear(DownloadRows(set[index].target, live), expected);
+      }
+      ExpectGuardsIntact();
+    }
+  }
+}
+
 TEST_P(LinearProductsTest, BatchInvariantProductsDoNotDependOnTheBound) {
   for (const Arithmetic arithmetic : {Arithmetic::kFp32, Arithmetic::kBf16}) {
     for (const MatrixFormat format : {MatrixFormat::kNf4, MatrixFormat::kF16}) {

@@ -16,10 +16,10 @@ namespace {
 constexpr int64_t kVocabulary = 1000;
 constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
 
-std::vector<float> RandomLogits(uint32_t seed) {
+std::vector<float> RandomLogits(uint32_t seed, int64_t vocabulary = kVocabulary) {
   std::mt19937 random(seed);
   std::normal_distribution<float> normal(0, 3);
-  std::vector<float> logits(kVocabulary);
+  std::vector<float> logits(static_cast<size_t>(vocabulary));
   std::generate(logits.begin(), logits.end(), [&] { return normal(random); });
   return logits;
 }
@@ -94,6 +94,7 @@ class SampleTest : public DeviceTest {
       }
       return span;
     };
+    const auto vocabulary = std::ssize(step.logits.front());
     std::vector<float> flat;
     for (const std::vector<float>& row : step.logits) {
       flat.insert(flat.end(), row.begin(), row.end());
@@ -101,7 +102,7 @@ class SampleTest : public DeviceTest {
     const int64_t spare_rows = bound - count;
     SampleArgs args;
     args.rows = {bound, upload(std::vector<int32_t>{static_cast<int32_t>(count)})};
-    args.logits = DenseRows(upload(flat, spare_rows * kVocabulary * 4), kVocabulary);
+    args.logits = DenseRows(upload(flat, spare_rows * vocabulary * 4), vocabulary);
     args.samplers = upload(step.samplers, spare_rows * int64_t{sizeof(SamplerRow)});
     args.adjustments = upload(step.adjustments);
     args.masks = upload(step.masks);
@@ -156,6 +157,34 @@ TEST_P(SampleTest, DrawsWhatTheContractSays) {
     }
   }
   EXPECT_GT(compared, 300);
+}
+
+// More tokens than a thread, or all of them, may hold at once.
+TEST_P(SampleTest, DrawsFromVocabulariesOfEverySize) {
+  int compared = 0;
+  for (const int64_t vocabulary : {1, 7, 513, 20011, 600000}) {
+    for (uint32_t seed = 0; seed < (vocabulary < 100000 ? 6u : 1u); ++seed) {
+      const std::vector<float> logits = RandomLogits(seed, vocabulary);
+      SamplerRow plain;
+      plain.temperature = 1;
+      plain.seed = seed;
+      SamplerRow cut = plain;
+      cut.top_p = 0.8f;
+      const std::vector<SampledRow> rows =
+          Sample({{logits, logits, logits}, {SamplerRow(), plain, cut}});
+      EXPECT_EQ(rows[0].id, std::max_element(logits.begin(), logits.end()) - logits.begin());
+      EXPECT_NEAR(rows[0].log_probability,
+                  logits[static_cast<size_t>(rows[0].id)] - LogTotal(logits), 1e-4);
+      for (const size_t index : {size_t{1}, size_t{2}}) {
+        const Drawn expected = DrawByHand(index == 1 ? plain : cut, logits);
+        if (expected.margin > 1e-5) {
+          ++compared;
+          EXPECT_EQ(rows[index].id, expected.id) << vocabulary << ", row " << index;
+        }
+      }
+    }
+  }
+  EXPECT_GT(compared, 30);
 }
 
 TEST_P(SampleTest, CutsTiesByTheirIds) {
