@@ -19,8 +19,8 @@
 #include "server/command_line/client.h"
 #include "server/command_line/http_stream.h"
 #include "server/command_line/local_source.h"
-#include "server/engine/serving_plan.h"
 #include "server/daemon.h"
+#include "server/engine/serving_plan.h"
 #include "server/front.h"
 #include "server/metrics.h"
 
