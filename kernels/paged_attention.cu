@@ -16,6 +16,9 @@ namespace {
 constexpr int kAttentionThreads = 256;
 constexpr int kAttentionWarps = kAttentionThreads / kWarpThreads;
 constexpr int kAttentionSplitsMax = 8;  // CTAs of a cluster.
+// Query heads of a CTA, at most: of wide heads one, whose sums fill shared memory.
+template <int kPairs>
+constexpr int kCtaHeadsMax = kPairs > 4 ? 1 : 4;
 
 // Where a row's tokens lie.
 struct Pages {
@@ -110,43 +113,52 @@ __device__ __forceinline__ float FactorOf(float largest, float all) {
   return largest == -INFINITY ? 0.0f : expf(largest - all);
 }
 
-// Adds the sums of a cluster's CTAs, in their order, and stores the head. NaN without tokens.
+// The heads of a CTA in turn, head `begin` on, with `count` of them: warp w has head w % count.
+struct CtaHeads {
+  int begin;
+  int count;
+};
+
+// Adds the sums of a cluster's CTAs, in their order, and stores the heads. NaN without tokens.
 template <int kPairs>
-__device__ __forceinline__ void MergeCtas(CtaSums<kPairs>& own, int size,
-                                          float* target) {  // [size]
+__device__ __forceinline__ void MergeCtas(CtaSums<kPairs>* own,  // [heads.count]
+                                          const CtaHeads& heads, int row,
+                                          const Rows& target) {  // [M, H, D]
 #if __CUDA_ARCH__ >= 900
   namespace cg = cooperative_groups;
   const cg::cluster_group cluster = cg::this_cluster();
   cluster.sync();
   const int ranks = static_cast<int>(cluster.num_blocks());
-  for (int i = static_cast<int>(cluster.block_rank() * kAttentionThreads + threadIdx.x); i < size;
-       i += ranks * kAttentionThreads) {
+  for (int item = static_cast<int>(cluster.block_rank() * kAttentionThreads + threadIdx.x);
+       item < heads.count * target.width; item += ranks * kAttentionThreads) {
+    const int head = item / target.width;
+    const int i = item % target.width;
     float all = -INFINITY;
     for (int rank = 0; rank < ranks; ++rank) {
-      all = fmaxf(all, cluster.map_shared_rank(&own, rank)->largest);
+      all = fmaxf(all, cluster.map_shared_rank(own, rank)[head].largest);
     }
     float sum = 0;
     float total = 0;
     for (int rank = 0; rank < ranks; ++rank) {
-      const CtaSums<kPairs>& sums = *cluster.map_shared_rank(&own, rank);
+      const CtaSums<kPairs>& sums = cluster.map_shared_rank(own, rank)[head];
       const float factor = FactorOf(sums.largest, all);
       sum += sums.sum * factor;
       total += sums.totals[i] * factor;
     }
-    target[i] = total / sum;
+    target.At(row, heads.begin + head)[i] = total / sum;
   }
   cluster.sync();  // Others still read this CTA's sums.
 #endif
 }
 
-// Adds the warps' sums, in their order, and stores the head. NaN without tokens.
+// Adds the sums of a head's warps, in their order, and stores the heads. NaN without tokens.
 template <int kPairs>
-__device__ __forceinline__ void MergeWarps(const Softmax<kPairs>& softmax, int size,
-                                           float* target) {  // [size]
+__device__ __forceinline__ void MergeWarps(const Softmax<kPairs>& softmax, const CtaHeads& heads,
+                                           int row, const Rows& target) {  // [M, H, D]
   __shared__ float largest[kAttentionWarps];
   __shared__ float sums[kAttentionWarps];
   __shared__ float totals[kAttentionWarps][2 * kPairs * kWarpThreads];
-  __shared__ CtaSums<kPairs> own;
+  __shared__ CtaSums<kPairs> own[kCtaHeadsMax<kPairs>];
   const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
   const int warp = static_cast<int>(threadIdx.x) / kWarpThreads;
   if (lane == 0) {
@@ -160,33 +172,34 @@ __device__ __forceinline__ void MergeWarps(const Softmax<kPairs>& softmax, int s
     totals[warp][i + 1] = softmax.totals[2 * pair + 1];
   }
   __syncthreads();
-  float all = -INFINITY;
-#pragma unroll
-  for (int w = 0; w < kAttentionWarps; ++w) {
-    all = fmaxf(all, largest[w]);
-  }
   const bool is_split = gridDim.z > 1;
-  for (int i = static_cast<int>(threadIdx.x); i < size; i += kAttentionThreads) {
+  for (int item = static_cast<int>(threadIdx.x); item < heads.count * target.width;
+       item += kAttentionThreads) {
+    const int head = item / target.width;
+    const int i = item % target.width;
+    float all = -INFINITY;
+    for (int w = head; w < kAttentionWarps; w += heads.count) {
+      all = fmaxf(all, largest[w]);
+    }
     float sum = 0;
     float total = 0;
-#pragma unroll
-    for (int w = 0; w < kAttentionWarps; ++w) {
+    for (int w = head; w < kAttentionWarps; w += heads.count) {
       const float factor = FactorOf(largest[w], all);
       sum += sums[w] * factor;
       total += totals[w][i] * factor;
     }
     if (!is_split) {
-      target[i] = total / sum;
+      target.At(row, heads.begin + head)[i] = total / sum;
       continue;
     }
-    own.totals[i] = total;
+    own[head].totals[i] = total;
     if (i == 0) {
-      own.largest = all;
-      own.sum = sum;
+      own[head].largest = all;
+      own[head].sum = sum;
     }
   }
   if (is_split) {
-    MergeCtas<kPairs>(own, size, target);
+    MergeCtas<kPairs>(own, heads, row, target);
   }
 }
 
@@ -196,18 +209,19 @@ constexpr int kWarpTokens = kPairs > 4   ? 1
                             : kPairs > 2 ? 4
                                          : 8;
 
-// A CTA, or a cluster of them, is one query head of one row. Its warps take kWarpTokens tokens in
-// turn, each with a softmax of its own, and are merged at the end: the order depends on the
-// positions and the size of the cluster. Query heads that share a key head read it from the
-// second-level cache.
+// A CTA, or a cluster of them, is one or several query heads of one row, which share a key head and
+// so its first-level cache. A head's warps take kWarpTokens tokens in turn, each with a softmax of
+// its own, and are merged at the end: the order depends on the positions, the heads of a CTA and
+// the size of the cluster.
 //
-//   grid   bound x H x CTAs of a cluster
+//   grid   bound x H / heads of a CTA x CTAs of a cluster
 //   block  256 threads
 //   bytes  2 D (4 D for fp32) elements of keys and values a token and query head; bound by memory
 //          latency while a step has few rows
 template <KvType kType, int kPairs>
 __global__ void __launch_bounds__(kAttentionThreads)
     AttentionKernel(LiveCount rows, Pages pages, ScoreForm form, CacheView<kType> cache,
+                    int cta_heads,
                     Rows queries,   // [M, H, D]
                     Rows target) {  // [M, H, D]
   constexpr int kTokens = kWarpTokens<kPairs>;
@@ -217,12 +231,14 @@ __global__ void __launch_bounds__(kAttentionThreads)
   if (row >= rows.Read()) {
     return;
   }
-  const int head = static_cast<int>(blockIdx.y);
-  const int key_head = head / (queries.groups / cache.heads);
+  const CtaHeads heads = {static_cast<int>(blockIdx.y) * cta_heads, cta_heads};
+  const int key_head = heads.begin / (queries.groups / cache.heads);
   const int lane = static_cast<int>(threadIdx.x) % kWarpThreads;
-  const int warp =
-      static_cast<int>(blockIdx.z) * kAttentionWarps + static_cast<int>(threadIdx.x) / kWarpThreads;
-  const int64_t stride = static_cast<int64_t>(gridDim.z) * kAttentionWarps * kTokens;
+  const int warp = static_cast<int>(threadIdx.x) / kWarpThreads;
+  const int head = heads.begin + warp % cta_heads;
+  const int head_warps = kAttentionWarps / cta_heads;
+  const int place = static_cast<int>(blockIdx.z) * head_warps + warp / cta_heads;
+  const int64_t stride = static_cast<int64_t>(gridDim.z) * head_warps * kTokens;
   const int64_t sequence = pages.row_sequences[row];
   const int64_t position = pages.positions[row];
   // A row of no sequence, or beyond its pages, has no tokens and becomes NaN.
@@ -235,7 +251,7 @@ __global__ void __launch_bounds__(kAttentionThreads)
   float query[2 * kPairs];
   LoadHead<KvType::kF32, kPairs>(queries.At(row, head), cache.size, lane, query);
   Softmax<kPairs> softmax;
-  for (int64_t t = begin + warp * kTokens; t < end; t += stride) {
+  for (int64_t t = begin + place * kTokens; t < end; t += stride) {
     int64_t slots[kTokens];
     float keys[kTokens][2 * kPairs];
     float values[kTokens][2 * kPairs];
@@ -277,19 +293,36 @@ __global__ void __launch_bounds__(kAttentionThreads)
       }
     }
   }
-  MergeWarps<kPairs>(softmax, cache.size, target.At(row, head));
+  MergeWarps<kPairs>(softmax, heads, row, target);
 }
 
-// As many CTAs for a head as keep the multiprocessors at work with two or more each, by shapes and
-// the bound alone.
-unsigned int SplitsFor(const AttentionArgs& args, const DeviceShape& device) {
-  const int64_t heads = args.rows.bound * args.queries.groups;
+struct AttentionGrid {
+  int cta_heads = 1;
   unsigned int splits = 1;
-  while (device.capability >= 9 && !args.batch_invariant && splits < kAttentionSplitsMax &&
-         heads * splits < 2 * device.processors) {
-    splits *= 2;
+};
+
+// By shapes and the bound alone: as many heads of a key head in a CTA as leave enough CTAs to keep
+// the multiprocessors at work, where up to eight share a head's tokens.
+AttentionGrid GridFor(const AttentionArgs& args, int cta_heads_max, const DeviceShape& device) {
+  AttentionGrid grid;
+  if (args.batch_invariant) {
+    return grid;
   }
-  return splits;
+  const int64_t group = args.queries.groups / args.cache.heads;
+  const int64_t wanted = int64_t{3} * device.processors / 2;
+  const auto ctas = [&] {
+    return args.rows.bound * args.queries.groups / grid.cta_heads * grid.splits;
+  };
+  while (2 * grid.cta_heads <= cta_heads_max && group % (2 * grid.cta_heads) == 0) {
+    grid.cta_heads *= 2;
+  }
+  while (device.capability >= 9 && grid.splits < kAttentionSplitsMax && ctas() < wanted) {
+    grid.splits *= 2;
+  }
+  while (grid.cta_heads > 1 && ctas() < wanted) {
+    grid.cta_heads /= 2;
+  }
+  return grid;
 }
 
 template <KvType kType, int kPairs>
@@ -304,11 +337,13 @@ void AttendPairs(const AttentionArgs& args, cudaStream_t stream) {
   pages.token_shift = std::countr_zero(static_cast<uint64_t>(args.page_tokens));
   pages.window = args.window;
   const DeviceShape device = CurrentDeviceShape();
+  const AttentionGrid shape = GridFor(args, kCtaHeadsMax<kPairs>, device);
   const dim3 grid(static_cast<unsigned int>(args.rows.bound),
-                  static_cast<unsigned int>(args.queries.groups), SplitsFor(args, device));
+                  static_cast<unsigned int>(args.queries.groups / shape.cta_heads), shape.splits);
   (void)LaunchEarly(device, AttentionKernel<kType, kPairs>, grid, kAttentionThreads, 0, stream,
                     LiveCountOf(args.rows), pages, ScoreForm{args.scale, args.softcap},
-                    CacheViewOf<kType>(args.cache), RowsOf(args.queries), RowsOf(args.target));
+                    CacheViewOf<kType>(args.cache), shape.cta_heads, RowsOf(args.queries),
+                    RowsOf(args.target));
 }
 
 template <KvType kType>
