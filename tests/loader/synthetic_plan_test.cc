@@ -121,7 +121,9 @@ TEST_F(SyntheticPlanTest, PlansDense35bInUnderFiftyMilliseconds) {
     best = std::min<std::chrono::nanoseconds>(best, std::chrono::steady_clock::now() - start);
   }
   RecordProperty("plan_microseconds", static_cast<int>(best.count() / 1000));
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
   EXPECT_LT(best, std::chrono::milliseconds(50));
+#endif
 }
 
 }  // namespace
