@@ -12,12 +12,14 @@ build=(
   libre2-dev libspdlog-dev libssl-dev libtomlplusplus-dev libutf8proc-dev libxxhash-dev ninja-build
   nlohmann-json3-dev pkg-config prometheus-cpp-dev protobuf-compiler protobuf-compiler-grpc python3 zlib1g-dev
 )
+# What the end-to-end tests call the daemon with.
+test=(python3-grpcio python3-protobuf)
 # What tests/ci.sh checks with.
 check=(clang-14 clang-format-14 clang-tidy-14 libclang-rt-14-dev patchelf prometheus)
 
 case "${1:-all}" in
   build) wanted=("${build[@]}") ;;
-  all) wanted=("${build[@]}" "${check[@]}") ;;
+  all) wanted=("${build[@]}" "${test[@]}" "${check[@]}") ;;
   *) echo "usage: $0 [build|all]" >&2; exit 2 ;;
 esac
 

@@ -185,6 +185,12 @@ absl::StatusOr<TextRequest> ParseGenerate(const v1::GenerateRequest& message, co
   if (message.has_max_tokens() && message.max_tokens() == 0) {
     return BadField("max_tokens", "expected at least 1, found 0");
   }
+  for (const int32_t id : message.stop_token_ids()) {
+    if (id < 0 || id >= vocabulary_size) {
+      return BadField("stop_token_ids",
+                      absl::StrCat("expected 0 to ", vocabulary_size - 1, ", found ", id));
+    }
+  }
   TextRequest request;
   const v1::ResponseFormat& format = message.response_format();
   if (message.split_answer()) {
@@ -198,7 +204,9 @@ absl::StatusOr<TextRequest> ParseGenerate(const v1::GenerateRequest& message, co
         format.has_json_schema() ? std::optional(format.json_schema()) : std::nullopt, answer, text,
         vocabulary_size);
     if (!maker.ok()) {
-      return maker.status();
+      return absl::IsInvalidArgument(maker.status())
+                 ? BadField("response_format.json_schema", maker.status().message())
+                 : maker.status();
     }
     request.format = std::move(answer);
     request.make_constraint = *std::move(maker);

@@ -76,10 +76,15 @@ grpc::ServerUnaryReactor* GenerationService::Detokenize(grpc::CallbackServerCont
                   if (!tokenizer.ok()) {
                     return tokenizer.status();
                   }
+                  // A model has logits beyond its tokenizer's tokens: these have no text.
+                  const absl::StatusOr<Engine*> engine = handle.engine();
+                  const int64_t id_end =
+                      engine.ok() ? (*engine)->recipe().vocabulary_size : int64_t{1} << 31;
                   std::vector<uint32_t> ids;
                   for (const int32_t id : request->token_ids()) {
-                    if (id < 0) {
-                      return BadField("token_ids", absl::StrCat("expected 0 or more, found ", id));
+                    if (id < 0 || id >= id_end) {
+                      return BadField("token_ids",
+                                      absl::StrCat("expected 0 to ", id_end - 1, ", found ", id));
                     }
                     ids.push_back(static_cast<uint32_t>(id));
                   }

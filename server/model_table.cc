@@ -1,6 +1,6 @@
 #include "server/model_table.h"
 
-#include <algorithm>
+#include <set>
 #include <utility>
 
 #include "kernels/check.h"
@@ -142,13 +142,14 @@ void ModelTable::FinishLoad(const EntryPointer& entry, absl::Status status) {
     observer_.OnLoadFinished(info, status);
     const absl::StatusOr<ModelInfo> result =
         status.ok() ? absl::StatusOr<ModelInfo>(info) : absl::StatusOr<ModelInfo>(status);
+    std::set<const LoadCaller*> told;  // Any number may have joined.
     for (const auto& caller : callers) {
       caller->HearDone(result);
+      told.insert(caller.get());
     }
     MutexLock lock(mutex_);
-    std::erase_if(seats_, [&](const auto& seat) {
-      return std::find(callers.begin(), callers.end(), seat.second.caller) != callers.end();
-    });
+    std::erase_if(seats_,
+                  [&](const auto& seat) { return told.contains(seat.second.caller.get()); });
   });
 }
 

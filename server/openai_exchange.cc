@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
 #include "absl/time/clock.h"
 #include "kernels/error_details.h"
 #include "server/host_memory.h"
@@ -17,6 +18,24 @@ namespace {
 
 // Of one part of a stream: what is there beyond it waits for the next.
 constexpr size_t kPartBytes = 32 << 10;
+
+// Limits that a prompt, or the template that makes one, has run into stay where they are, and
+// OpenAI's clients try a 429 again by themselves.
+absl::Status OfRequest(const absl::Status& status) {
+  return absl::IsResourceExhausted(status)
+             ? WithDetails(absl::InvalidArgumentError(status.message()), DetailsOf(status))
+             : status;
+}
+
+// What the engine refuses of a prompt, under the name that the request has for it.
+absl::Status OfPrompt(const absl::Status& status, const char* request_field) {
+  const std::string field = DetailsOf(status).field;
+  absl::string_view message = status.message();
+  return (field == "prompt" || field == "token_ids") &&
+                 absl::ConsumePrefix(&message, absl::StrCat(field, ": "))
+             ? BadField(request_field, message)
+             : status;
+}
 
 std::string DrawId() {
   std::random_device device;
@@ -74,7 +93,7 @@ absl::StatusOr<OpenAiExchange::Run> OpenAiExchange::Begin() {
       is_chat_ ? ParseChatCompletion(*json, *text, (*engine)->recipe().vocabulary_size)
                : ParseCompletion(*json, *text);
   if (!request.ok()) {
-    return request.status();
+    return OfRequest(request.status());
   }
   body_ = std::string();  // Its memory is not needed while the answer is made.
   Run run = {*std::move(handle),
@@ -85,7 +104,7 @@ absl::StatusOr<OpenAiExchange::Run> OpenAiExchange::Begin() {
     absl::StatusOr<std::unique_ptr<TextGeneration>> generation =
         TextGeneration::Start(**engine, text, std::move(one), wake_);
     if (!generation.ok()) {
-      return generation.status();
+      return OfPrompt(generation.status(), is_chat_ ? "messages" : "prompt");
     }
     run.generations.push_back(*std::move(generation));
   }

@@ -10,11 +10,13 @@
 #   35b-real  dense-35b and qwen3.5-35b-a3b from real data: also 70 GB of disk under TMPDIR
 #   cycles    1000 loads and unloads: ledger, RSS, threads and files flat
 #   bench     loads of llama-8b from the page cache, beside the machine's own rates; fails below 3 GB/s of
-#             source, or if quantizing carries less than 0.4 of memcpy: on a quiet machine
+#             source, or if quantizing carries less than 0.4 of memcpy; answers of llama-1b, of which 32
+#             at once must be 3 times as fast as one: on a quiet machine
+#   mix       load, generation, cancellation, unload and failure at random from 16 clients, 10 minutes
 #   cache     100 writers of the cache killed at random moments; llama-8b loaded twice: what the second load reads
 #   fuzz      10 minutes of each fuzzer
 #
-# Time: 35b and 35b-real up to 20 minutes each, fuzz 30, the others a minute or two.
+# Time: 35b and 35b-real up to 20 minutes each, fuzz 90, mix 10, the others a minute or two.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 export NIBBLE_BINARY=$PWD/build/release/bin/nibble
@@ -30,6 +32,7 @@ run_item() {
     35b-real) for shape in dense-35b qwen3.5-35b-a3b; do exact --card=32000000000 --real "$shape"; done ;;
     cycles) ctest --test-dir build/release --output-on-failure --no-tests=error -R 'ModelCycle' ;;
     bench) python3 tests/e2e/bench.py --bounds ;;
+    mix) python3 tests/e2e/mix.py 600 ;;
     cache) NIBBLE_CACHE_KILLS=100 NIBBLE_CACHE_SHAPE=llama-8b python3 tests/e2e/cache.py ;;
     fuzz)
       cmake --preset fuzz

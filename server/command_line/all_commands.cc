@@ -6,7 +6,8 @@ std::vector<Command> AllCommands() {
   return {ServeCommand(),       PlanCommand(),        LoadCommand(),         UnloadCommand(),
           PsCommand(),          MemoryCommand(),      GenerateCommand(),     ChatCommand(),
           ExportCommand(),      SynthCommand(),       BenchLoadCommand(),    BenchQuantizeCommand(),
-          BenchLinearCommand(), BenchDecodeCommand(), BenchPrefillCommand(), VersionCommand()};
+          BenchLinearCommand(), BenchDecodeCommand(), BenchPrefillCommand(), BenchServeCommand(),
+          VersionCommand()};
 }
 
 }  // namespace nibble

@@ -31,6 +31,15 @@ double ShareOf(const BenchRow& first, const BenchRow& row) {
   return SpreadOf(std::move(shares)).median;
 }
 
+// How this row stands to the first: as above, of rates.
+double MultipleOf(const RateRow& first, const RateRow& row) {
+  std::vector<double> multiples;
+  for (size_t run = 0; run < std::min(first.rates.size(), row.rates.size()); ++run) {
+    multiples.push_back(row.rates[run] / first.rates[run]);
+  }
+  return SpreadOf(std::move(multiples)).median;
+}
+
 std::string SpreadJson(const Spread& spread) {
   return absl::StrFormat("{\"median\": %.6g, \"min\": %.6g, \"max\": %.6g}", spread.median,
                          spread.least, spread.most);
@@ -70,6 +79,33 @@ std::string BenchJson(const std::vector<BenchRow>& rows, double bytes, const std
                     "\": {\"seconds\": ", SpreadJson(SpreadOf(row.seconds)),
                     ", \"gb_per_second\": ", SpreadJson(RatesOf(row, bytes)),
                     absl::StrFormat(", \"share_of_first\": %.6g}", ShareOf(rows.front(), row)));
+  }
+  return absl::StrCat(json, "}}\n");
+}
+
+std::string RenderRates(const std::vector<RateRow>& rows, const std::string& unit) {
+  using Align = TextTable::Align;
+  TextTable table(
+      {Align::kLeft, Align::kRight, Align::kRight, Align::kRight, Align::kRight, Align::kLeft});
+  table.AddRow({"", unit, "MIN", "MAX", absl::StrCat("OF ", rows.front().name), ""});
+  for (const RateRow& row : rows) {
+    const Spread rates = SpreadOf(row.rates);
+    table.AddRow({row.name, absl::StrFormat("%.1f", rates.median),
+                  absl::StrFormat("%.1f", rates.least), absl::StrFormat("%.1f", rates.most),
+                  absl::StrFormat("%.2f", MultipleOf(rows.front(), row)), row.meaning});
+  }
+  return table.Render("  ");
+}
+
+std::string RatesJson(const std::vector<RateRow>& rows, const std::string& key,
+                      const std::string& extra) {
+  std::string json =
+      absl::StrFormat("{%s\"runs\": %d, \"rows\": {", extra, rows.front().rates.size());
+  for (const RateRow& row : rows) {
+    absl::StrAppend(
+        &json, &row == &rows.front() ? "" : ", ", "\"", row.name, "\": {\"", key,
+        "\": ", SpreadJson(SpreadOf(row.rates)),
+        absl::StrFormat(", \"multiple_of_first\": %.6g}", MultipleOf(rows.front(), row)));
   }
   return absl::StrCat(json, "}}\n");
 }

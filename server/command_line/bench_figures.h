@@ -31,4 +31,19 @@ std::string RenderBench(const std::vector<BenchRow>& rows, double bytes);
 // "gb_per_second": {...}, "share_of_first": ...}}}. `extra` is put before it, as `"key": value, `.
 std::string BenchJson(const std::vector<BenchRow>& rows, double bytes, const std::string& extra);
 
+// One thing that was measured as a rate, whatever it moves.
+struct RateRow {
+  std::string name;
+  std::string meaning;
+  std::vector<double> rates;  // Of each run.
+};
+
+// Medians and spread in `unit`, and each row as a multiple of the first.
+std::string RenderRates(const std::vector<RateRow>& rows, const std::string& unit);
+
+// The same as one JSON object: {"runs": ..., "rows": {NAME: {KEY: {...}, "multiple_of_first":
+// ...}}}. `extra` as above.
+std::string RatesJson(const std::vector<RateRow>& rows, const std::string& key,
+                      const std::string& extra);
+
 }  // namespace nibble

@@ -1,10 +1,6 @@
-#include <unistd.h>
-
 #include <cstdio>
-#include <cstdlib>
 #include <filesystem>
 #include <memory>
-#include <optional>
 #include <thread>
 
 #include "absl/strings/str_cat.h"
@@ -13,9 +9,9 @@
 #include "loader/load_plan.h"
 #include "loader/quantizing_loader.h"
 #include "loader/staging_ring.h"
-#include "loader/synthetic_checkpoint.h"
 #include "server/command_line/bench_device.h"
 #include "server/command_line/bench_figures.h"
+#include "server/command_line/bench_source.h"
 #include "server/command_line/byte_size.h"
 #include "server/command_line/client.h"
 #include "server/command_line/commands.h"
@@ -23,7 +19,6 @@
 #include "server/command_line/interrupt.h"
 #include "server/command_line/local_source.h"
 #include "server/command_line/machine_rates.h"
-#include "server/command_line/progress_bar.h"
 
 namespace nibble {
 namespace {
@@ -31,40 +26,12 @@ namespace {
 namespace fs = std::filesystem;
 
 struct BenchLoadOptions {
-  std::string shape = "llama-1b";
-  std::string source;
+  BenchSource::Options source;
   std::string device = "host";
   int64_t staging_bytes = kStagingBytesDefault;
   int64_t runs = 9;
   int64_t reader_threads = 0;
   bool json = false;
-};
-
-// A directory under the system's one for temporary files, gone on destruction.
-class ScratchDirectory {
- public:
-  static absl::StatusOr<std::unique_ptr<ScratchDirectory>> Make() {
-    std::error_code error;
-    std::string path = (fs::temp_directory_path(error) / "nibble-bench-XXXXXX").string();
-    if (error || mkdtemp(path.data()) == nullptr) {
-      return absl::ErrnoToStatus(errno, absl::StrCat(path, ": cannot be made"));
-    }
-    return std::unique_ptr<ScratchDirectory>(new ScratchDirectory(std::move(path)));
-  }
-  ~ScratchDirectory() {
-    std::error_code error;
-    fs::remove_all(path_, error);
-  }
-
-  ScratchDirectory(const ScratchDirectory&) = delete;
-  ScratchDirectory& operator=(const ScratchDirectory&) = delete;
-
-  const std::string& path() const { return path_; }
-
- private:
-  explicit ScratchDirectory(std::string path) : path_(std::move(path)) {}
-
-  const std::string path_;
 };
 
 // Watches for Ctrl-C; a benchmark has no other use for progress.
@@ -178,20 +145,9 @@ absl::StatusOr<std::vector<BenchRow>> Measure(const LoadSubject& subject, int64_
   return rows;
 }
 
-absl::Status WriteShape(const BenchLoadOptions& options, const std::string& directory,
-                        const InterruptGuard& interrupt) {
-  ProgressPrinter printer(stderr, absl::StrCat("writing ", options.shape), options.json);
-  return WriteSyntheticCheckpoint(options.shape, directory, {},
-                                  [&](int64_t written_bytes, int64_t data_bytes) {
-                                    printer.Update(written_bytes, data_bytes);
-                                    return !interrupt.interrupted();
-                                  });
-}
-
-int Print(const BenchLoadOptions& options, const LoadSubject& subject, double resident,
-          const std::vector<BenchRow>& rows) {
+int Print(const BenchLoadOptions& options, const std::string& source, const LoadSubject& subject,
+          double resident, const std::vector<BenchRow>& rows) {
   const auto bytes = static_cast<double>(subject.plan->source_bytes);
-  const std::string source = options.source.empty() ? options.shape : options.source;
   if (options.json) {
     std::fputs(
         BenchJson(rows, bytes,
@@ -218,20 +174,12 @@ int Print(const BenchLoadOptions& options, const LoadSubject& subject, double re
 
 int RunBenchLoad(const BenchLoadOptions& options) {
   const InterruptGuard interrupt([] {});
-  std::string source = options.source;
-  std::unique_ptr<ScratchDirectory> scratch;
-  if (source.empty()) {
-    absl::StatusOr<std::unique_ptr<ScratchDirectory>> made = ScratchDirectory::Make();
-    if (!made.ok()) {
-      return ReportFailure(made.status());
-    }
-    scratch = *std::move(made);
-    source = scratch->path();
-    if (absl::Status status = WriteShape(options, source, interrupt); !status.ok()) {
-      return ReportFailure(status);
-    }
+  const absl::StatusOr<std::unique_ptr<BenchSource>> source =
+      BenchSource::Make(options.source, options.json, interrupt);
+  if (!source.ok()) {
+    return ReportFailure(source.status());
   }
-  const absl::StatusOr<LoadSubject> subject = OpenSubject(options, source);
+  const absl::StatusOr<LoadSubject> subject = OpenSubject(options, (*source)->path());
   if (!subject.ok()) {
     return ReportFailure(subject.status());
   }
@@ -248,7 +196,7 @@ int RunBenchLoad(const BenchLoadOptions& options) {
   if (!rows.ok()) {
     return ReportFailure(rows.status());
   }
-  return Print(options, *subject, *resident, *rows);
+  return Print(options, (*source)->name(), *subject, *resident, *rows);
 }
 
 }  // namespace
@@ -268,23 +216,19 @@ Command BenchLoadCommand() {
       "and which share of each rate the load reaches (the median of the runs' own ratios).";
   command.examples = {"nibble bench load", "nibble bench load --source /models/Llama-8B --runs 15",
                       "TMPDIR=/dev/shm nibble bench load --shape llama-8b --device cuda:0"};
-  command.groups = {
-      {"What to measure",
-       {TextSetting("shape", "SHAPE",
-                    "Synthetic checkpoint to write to $TMPDIR, load and remove (see `nibble synth "
-                    "--list`).",
-                    &options->shape),
-        TextSetting("source", "DIR", "Directory of a checkpoint to load instead.",
-                    &options->source),
-        CountSetting("runs", "Runs of each.", "9", 1, 1000,
-                     [raw](int64_t runs) { raw->runs = runs; }),
-        DeviceSetting("The device to load to.", &options->device),
-        SizeSetting("staging", "Staging memory of the loads.", "128MiB",
-                    [raw](int64_t bytes) { raw->staging_bytes = bytes; }),
-        CountSetting("reader-threads", "Threads of each load.", "as many as suit the device", 0,
-                     1024, [raw](int64_t count) { raw->reader_threads = count; }),
-        JsonSetting(&options->json)}},
-  };
+  std::vector<Setting> settings = BenchSourceSettings(&raw->source);
+  for (Setting& setting : std::vector<Setting>{
+           CountSetting("runs", "Runs of each.", "9", 1, 1000,
+                        [raw](int64_t runs) { raw->runs = runs; }),
+           DeviceSetting("The device to load to.", &options->device),
+           SizeSetting("staging", "Staging memory of the loads.", "128MiB",
+                       [raw](int64_t bytes) { raw->staging_bytes = bytes; }),
+           CountSetting("reader-threads", "Threads of each load.", "as many as suit the device", 0,
+                        1024, [raw](int64_t count) { raw->reader_threads = count; }),
+           JsonSetting(&options->json)}) {
+    settings.push_back(std::move(setting));
+  }
+  command.groups = {{"What to measure", std::move(settings)}};
   command.run = [options] { return RunBenchLoad(*options); };
   return command;
 }

@@ -23,6 +23,7 @@ Command BenchQuantizeCommand();
 Command BenchLinearCommand();
 Command BenchDecodeCommand();
 Command BenchPrefillCommand();
+Command BenchServeCommand();
 Command VersionCommand();
 
 // In the order of the list of commands.

@@ -13,14 +13,14 @@ namespace {
 // False for NaN.
 bool IsWithin(float value, float least, float most) { return value >= least && value <= most; }
 
-absl::Status Refuse(const char* field, absl::string_view expected, double found) {
+absl::Status Refuse(const char* field, absl::string_view expected, const absl::AlphaNum& found) {
   return BadField(field, absl::StrCat("expected ", expected, ", found ", found));
 }
 
 absl::Status CheckBiases(const SamplingOptions& options, int64_t vocabulary_size) {
   if (std::ssize(options.logit_biases) > kLogitBiasesMax) {
     return Refuse("logit_bias", absl::StrCat("at most ", kLogitBiasesMax, " tokens"),
-                  static_cast<double>(options.logit_biases.size()));
+                  options.logit_biases.size());
   }
   std::set<int32_t> seen;
   for (const auto& [id, bias] : options.logit_biases) {

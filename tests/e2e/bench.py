@@ -57,13 +57,32 @@ class BenchTest(Case):
                 self.assertEqual("share_of_read" in result, bench == "decode")
 
 
+    def test_serve_prints_one_and_many_of_each_way(self):
+        answer = self.assert_done(
+            nibble("bench", "serve", "--shape", "llama-tiny", "--runs", "3", "--sequences", "4",
+                   "--tokens", "8", "--json", env={"TMPDIR": self.scratch}))
+        result = answer.json()
+        self.assertEqual((result["runs"], result["sequences"], result["answer_tokens"]), (3, 4, 8))
+        rows = result["rows"]
+        self.assertEqual(list(rows), ["engine_1", "engine_4", "grpc_1", "grpc_4", "http_1",
+                                      "http_4"])
+        self.assertEqual(rows["engine_1"]["multiple_of_first"], 1)
+        for row in rows.values():
+            rate = row["tokens_per_second"]
+            self.assertGreater(rate["min"], 0)
+            self.assertLessEqual(rate["median"], rate["max"])
+        self.assertEqual(os.listdir(self.scratch), [], "the checkpoint is removed")
+
+
 # On a quiet machine with 2 cores, the checkpoint in the page cache.
 LOAD_GB_PER_SECOND_MIN = 3.0
 QUANTIZE_SHARE_OF_COPY_MIN = 0.4
+SEQUENCES_32_OF_ONE_MIN = 3.0  # Tokens a second at the engine's API.
 
 
 def check_bounds():
-    """llama-8b from the page cache, and NF4 from bf16 on one core beside memcpy; medians."""
+    """llama-8b from the page cache, NF4 from bf16 on one core beside memcpy, and answers of llama-1b,
+    one and 32 at once; medians."""
     failures = 0
 
     def check(what, found, least):
@@ -81,6 +100,9 @@ def check_bounds():
     quantize = run_bench("quantize")
     check("NF4 from bf16, share of memcpy", quantize["rows"]["copy"]["share_of_first"],
           QUANTIZE_SHARE_OF_COPY_MIN)
+    serve = run_bench("serve", "--shape", "llama-1b", "--sequences", "32")
+    check("32 sequences at once, tokens/s as a multiple of one",
+          serve["rows"]["engine_32"]["multiple_of_first"], SEQUENCES_32_OF_ONE_MIN)
     return 1 if failures else 0
 
 

@@ -6,10 +6,11 @@ import shlex
 import subprocess
 import sys
 
-from harness import REPOSITORY, Case, main, nibble
+from harness import DEMO, REPOSITORY, Case, Daemon, main, nibble
 
 COMMANDS = ["serve", "plan", "load", "unload", "ps", "memory", "generate", "chat", "export", "synth", "bench load",
-            "bench quantize", "bench linear", "bench decode", "bench prefill", "version"]
+            "bench quantize", "bench linear", "bench decode", "bench prefill", "bench serve",
+            "version"]
 
 
 def documents():
@@ -63,6 +64,25 @@ class DocumentationTest(Case):
         for script in set(re.findall(r"\b(?:deploy|tests)/[a-z_]+\.sh\b", text)):
             path = os.path.join(REPOSITORY, script)
             self.assertTrue(os.access(path, os.X_OK), script)
+
+    def test_gauges_of_the_inference_gateway(self):
+        """The three that its endpoint picker asks for, by the names that our example gives it."""
+        with open(os.path.join(REPOSITORY, "deploy", "inference_gateway.yaml"),
+                  encoding="utf-8") as file:
+            text = file.read()
+        specs = dict(re.findall(r'^ *(\w+Spec): "(.*)"$', text, re.MULTILINE))
+        self.assertEqual(set(specs), {"queuedRequestsSpec", "runningRequestsSpec", "kvUsageSpec"})
+        flags = dict(re.findall(r"--(total-\w+-requests|kv-cache-usage-percentage)-metric=(\S+)", text))
+        self.assertEqual(flags, {"total-queued-requests": specs["queuedRequestsSpec"],
+                                 "total-running-requests": specs["runningRequestsSpec"],
+                                 "kv-cache-usage-percentage": specs["kvUsageSpec"]})
+        with Daemon("--vram-budget", "64MiB", "--staging", "4MiB") as daemon:
+            self.assert_done(daemon.load("qwen", DEMO))
+            metrics = daemon.get("/metrics")
+            for spec in specs.values():
+                name, model = re.fullmatch(r"(\w+)\{model=(\w+)\}", spec).groups()
+                self.assertIn(f"# TYPE {name} gauge", metrics)
+                self.assertEqual(daemon.metric(name, f'model="{model}"'), 0)
 
 
 if __name__ == "__main__":

@@ -37,5 +37,19 @@ TEST(BenchFiguresTest, PrintsATable) {
   EXPECT_THAT(RenderBench(kRows, 2e9), HasSubstr("load  1.000 s  2.00  2.00  2.00     1.00"));
 }
 
+// Twice and four times the first in runs of their own: the median is of the ratios, not of the
+// rates.
+TEST(BenchFiguresTest, SetsRatesBesideTheFirst) {
+  const std::vector<RateRow> rows = {{"one", "", {10, 20, 40}}, {"many", "", {20, 80, 160}}};
+  const auto json = nlohmann::json::parse(RatesJson(rows, "tokens_per_second", "\"x\": 1, "));
+  EXPECT_EQ(json["x"], 1);
+  EXPECT_EQ(json["runs"], 3);
+  EXPECT_EQ(json["rows"]["one"]["multiple_of_first"], 1);
+  EXPECT_EQ(json["rows"]["many"]["multiple_of_first"], 4);
+  EXPECT_EQ(json["rows"]["many"]["tokens_per_second"]["median"], 80);
+  EXPECT_EQ(json["rows"]["many"]["tokens_per_second"]["max"], 160);
+  EXPECT_THAT(RenderRates(rows, "TOKENS/S"), HasSubstr("many      80.0  20.0  160.0    4.00"));
+}
+
 }  // namespace
 }  // namespace nibble
