@@ -187,16 +187,19 @@ TEST_P(EngineTest, GivesIdenticalAnswersIfItIsBatchInvariant) {
     EngineOptions options;
     options.products = {arithmetic, true};
     Start(Format::kNf4, CheckMode(), options);
-    GenerationRequest request = Greedy({0, 506, 300, 301}, 40);
-    request.sampling.temperature = 1;
-    request.sampling.seed = 7;
-    const Answer alone = Ask(request);
+    const auto ask = [this]() {
+      GenerationRequest request = Greedy({0, 506, 300, 301}, 40);
+      request.sampling.temperature = 1;
+      request.sampling.seed = 7;
+      return Ask(std::move(request));
+    };
+    const Answer alone = ask();
     std::vector<std::shared_ptr<Generation>> others;
     for (int32_t first = 0; first < 6; ++first) {
       std::vector<int32_t> prompt(static_cast<size_t>(30 * first + 2), 310 + first);
       others.push_back(Submit(Greedy(std::move(prompt), 50)));
     }
-    const Answer among = Ask(request);
+    const Answer among = ask();
     EXPECT_EQ(among.tokens, alone.tokens);
     EXPECT_EQ(among.log_probabilities, alone.log_probabilities);
     for (const auto& other : others) {
