@@ -40,8 +40,8 @@ class GenerationService final : public v1::GenerationService::CallbackService {
 
   ModelRegistry& registry_;
   Logger& logger_;
-  TaskThread preparer_;
   TaskThread deliverer_;  // What streams say; of each at most one task waits.
+  TaskThread preparer_;   // Ends first: what it prepares is delivered.
 };
 
 }  // namespace nibble
