@@ -4,8 +4,8 @@
 #
 #   deploy/bundle.sh [--gpu-tests] [--build DIR] [OUT]
 #
-#   --gpu-tests   also gpu_tests, linear_bench and quantize_bench, for tests/gpu.sh on a machine with a
-#                 GPU; checks that tree and bundle together stay under 60 MiB
+#   --gpu-tests   also gpu_tests and the benchmarks of kernels, for tests/gpu.sh on a machine with a GPU;
+#                 packed as OUT.tgz too, which together with the tree must stay under 60 MiB
 #   --build DIR   where the programs were built (default build/release)
 #   OUT           default build/bundle; replaced
 #
@@ -20,7 +20,7 @@ limit_bytes=0
 while (($# > 0)); do
   case "$1" in
     --gpu-tests)
-      programs=(nibble gpu_tests linear_bench quantize_bench)
+      programs=(nibble gpu_tests linear_bench step_bench quantize_bench)
       limit_bytes=$((60 << 20))
       ;;
     --build)
@@ -85,9 +85,11 @@ fi
 bundle_bytes=$(du -sb "$out" | cut -f1)
 echo "bundle.sh: $out: ${programs[*]}, $(find "$out/lib" -type f | wc -l) libraries, $((bundle_bytes >> 20)) MiB, needs $glibc"
 if ((limit_bytes > 0)); then
+  tar -C "$(dirname "$out")" -czf "$out.tgz" "$(basename "$out")"
+  packed_bytes=$(stat -c %s "$out.tgz")
   tree_bytes=$(git ls-files -z | xargs -0 -r stat -c %s 2> /dev/null | awk '{sum += $1} END {print sum + 0}')
-  if ((tree_bytes + bundle_bytes >= limit_bytes)); then
-    echo "bundle.sh: tree $((tree_bytes >> 20)) MiB and bundle $((bundle_bytes >> 20)) MiB are not under 60 MiB" >&2
+  if ((tree_bytes + packed_bytes >= limit_bytes)); then
+    echo "bundle.sh: tree $((tree_bytes >> 20)) MiB and $out.tgz $((packed_bytes >> 20)) MiB are not under 60 MiB" >&2
     exit 1
   fi
 fi

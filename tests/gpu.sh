@@ -11,7 +11,7 @@
 #   mix         sixteen clients load, generate, cancel and unload small models at random for MIX_SECONDS
 #               (60); afterwards ledger and card are as before
 #
-# BUNDLE (default bundle/ or build/bundle) says where the programs are; LARGE_DIR where the 35B data
+# BUNDLE (default bundle/, build/bundle/ or what build/bundle.tgz unpacks to) says where the programs are; LARGE_DIR where the 35B data
 # may go (default: a tmpfs of 100 GB that is mounted for the run, which needs root). Needs bash and
 # nvidia-smi. Time: under 9 minutes a section.
 set -euo pipefail
@@ -24,6 +24,7 @@ fail() {
 
 bundle=${BUNDLE:-bundle}
 [[ -d "$bundle" ]] || bundle=build/bundle
+[[ -d "$bundle" || ! -e "$bundle.tgz" ]] || tar -C build -xzf "$bundle.tgz"
 [[ -x "$bundle/bin/gpu_tests" ]] || fail "no bundle in bundle/ or build/bundle: deploy/bundle.sh --gpu-tests"
 bin=$(cd "$bundle/bin" && pwd)
 nibble=$bin/nibble
@@ -64,6 +65,8 @@ section_sanitizer() {
 
 section_bench() {
   "$bin/quantize_bench"
+  "$bin/linear_bench" bf16 9
+  "$bin/step_bench" bf16 9
   for device in host cuda:0; do
     "$nibble" bench quantize --device "$device"
   done
