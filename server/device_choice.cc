@@ -71,12 +71,15 @@ absl::StatusOr<std::string> ChooseDeviceName(absl::string_view name, int cuda_co
   if (name == "host") {
     return std::string(name);
   }
+  if (name == "cuda") {
+    name = "cuda:0";
+  }
   absl::string_view ordinal_text = name;
   int ordinal = 0;
   if (!absl::ConsumePrefix(&ordinal_text, "cuda:") || !absl::SimpleAtoi(ordinal_text, &ordinal) ||
       ordinal < 0 || name != absl::StrCat("cuda:", ordinal)) {
     return absl::InvalidArgumentError(
-        absl::StrCat("--device: expected host or cuda:N, found \"", name, "\""));
+        absl::StrCat("--device: expected host, cuda or cuda:N, found \"", name, "\""));
   }
   if (ordinal >= cuda_count) {
     return absl::NotFoundError(

@@ -45,9 +45,9 @@ absl::Status CheckDeviceHasRoom(const RoomNeeded& needed, const Device::Memory& 
   if (memory.free_bytes < needed.peak_bytes) {
     return Taken(needed, memory.free_bytes);
   }
-  if (needed.recorded_bytes > 0 && memory.process_bytes.has_value()) {
+  const int64_t reserved = ledger.reserved[Purpose::kRuntime];
+  if (needed.recorded_bytes > 0 && reserved > 0 && memory.process_bytes.has_value()) {
     const int64_t measured = *memory.process_bytes - ledger.allocated.total();
-    const int64_t reserved = ledger.reserved[Purpose::kRuntime];
     if (measured + needed.recorded_bytes > reserved) {
       return RuntimeExceeded(needed, measured, reserved);
     }

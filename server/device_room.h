@@ -22,7 +22,7 @@ struct RoomNeeded {
 
 // Errors: RESOURCE_EXHAUSTED with reason DEVICE_MEMORY_TAKEN if less than the peak is free; with
 //   reason RUNTIME_RESERVE_EXCEEDED if recorded steps would not fit what was set aside for runtime,
-//   where the device can tell what this process holds.
+//   if something was, and where the device can tell what this process holds.
 absl::Status CheckDeviceHasRoom(const RoomNeeded& needed, const Device::Memory& memory,
                                 const LedgerSnapshot& ledger);
 

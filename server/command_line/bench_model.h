@@ -26,7 +26,7 @@ struct BenchModelOptions {
   std::string device = "host";
   QuantizationSpec quantization;
   ProductOptions products = {Arithmetic::kBf16, false};
-  int64_t context_tokens = 1024;
+  int64_t context_tokens = 256;
   int64_t runs = 9;
   bool json = false;
 };

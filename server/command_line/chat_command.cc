@@ -1,4 +1,5 @@
 #include <editline/readline.h>
+#include <unistd.h>
 
 #include <csignal>
 #include <cstdio>
@@ -69,6 +70,7 @@ int RunChat(const ChatOptions& options) {
   if (!options.system.empty()) {
     AddMessage(request, "system", options.system);
   }
+  bool has_failed = false;
   while (const std::optional<std::string> line = ReadUserLine()) {
     if (line->empty()) {
       continue;
@@ -77,6 +79,7 @@ int RunChat(const ChatOptions& options) {
     AnswerPrinter answer(StdoutIsTerminal());
     if (const absl::Status status = Answer(*client, request, answer); !status.ok()) {
       ReportFailure(status);
+      has_failed = true;
       if (absl::IsNotFound(status) || absl::IsUnavailable(status)) {
         return kExitFailed;
       }
@@ -87,7 +90,8 @@ int RunChat(const ChatOptions& options) {
     request.mutable_messages()->rbegin()->set_reasoning_content(answer.reasoning());
   }
   std::fputc('\n', stdout);
-  return kExitDone;
+  // Somebody at a terminal has seen it; a script has not.
+  return has_failed && isatty(STDIN_FILENO) == 0 ? kExitFailed : kExitDone;
 }
 
 }  // namespace

@@ -54,8 +54,7 @@ SettingGroup SamplingSettings(SamplingFlags* flags) {
                      [request](float number) { request->set_repetition_penalty(number); }),
        CountSetting("seed", "The same seed draws the same answer.", "another each time", 0, kMax,
                     [request](int64_t count) { request->set_seed(static_cast<uint64_t>(count)); }),
-       ListSetting("stop", "TEXT", "Ends the answer before this text. May be repeated.",
-                   &flags->stop)}};
+       ListSetting("stop", "TEXT", "Ends the answer before this text.", &flags->stop)}};
 }
 
 v1::GenerateRequest RequestOf(const SamplingFlags& flags, const std::string& model) {

@@ -52,8 +52,8 @@ Setting ThreadCount(std::string name, std::string help, std::string default_text
 }
 
 SettingGroup MemorySettings(DaemonOptions* daemon) {
-  Setting device =
-      TextSetting("device", "DEVICE", "The device to drive: host or cuda:N.", &daemon->device);
+  Setting device = TextSetting("device", "DEVICE", "The device to drive: host, cuda or cuda:N.",
+                               &daemon->device);
   device.default_text = "the first GPU, or the host if there is none";
   return {
       "Memory",
@@ -115,7 +115,7 @@ SettingGroup NetworkSettings(DaemonOptions* daemon) {
       {TextSetting("listen", "HOST:PORT", "Address for gRPC. Port 0 takes a free one.",
                    &daemon->listen),
        TextSetting("http-listen", "HOST:PORT",
-                   "Address for HTTP: /metrics, /healthz, /readyz; `off` for none.",
+                   "Address for HTTP: OpenAI's API, /metrics, /healthz, /readyz; `off` for none.",
                    &daemon->http_listen),
        SwitchSetting("insecure",
                      "Allows addresses that other machines can reach, although nothing asks who "

@@ -17,11 +17,12 @@ TEST(DeviceChoiceTest, PrefersAGpu) {
   EXPECT_EQ(*ChooseDeviceName("", 0), "host");
   EXPECT_EQ(*ChooseDeviceName("host", 2), "host");
   EXPECT_EQ(*ChooseDeviceName("cuda:1", 2), "cuda:1");
+  EXPECT_EQ(*ChooseDeviceName("cuda", 2), "cuda:0");
 }
 
 TEST(DeviceChoiceTest, RefusesWhatIsNotThere) {
   EXPECT_EQ(ChooseDeviceName("cuda:2", 2).status().code(), absl::StatusCode::kNotFound);
-  for (const char* name : {"cuda", "cuda:", "cuda:-1", "cuda:01", "cuda:1x", "gpu", "HOST"}) {
+  for (const char* name : {"cuda:", "cuda:-1", "cuda:01", "cuda:1x", "gpu", "HOST"}) {
     EXPECT_EQ(ChooseDeviceName(name, 2).status().code(), absl::StatusCode::kInvalidArgument)
         << name;
   }

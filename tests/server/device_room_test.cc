@@ -44,6 +44,12 @@ TEST(DeviceRoomTest, RefusesRecordedStepsBeyondRuntime) {
               ElementsAre(HasSubstr("--runtime-reserve of at least 1001")));
 }
 
+TEST(DeviceRoomTest, LeavesRuntimeAloneForWhichNothingIsSetAside) {
+  LedgerSnapshot ledger = Ledger();
+  ledger.reserved[Purpose::kRuntime] = 0;
+  EXPECT_TRUE(CheckDeviceHasRoom({"m", "cuda:0", 2000, 100000}, MemoryOf(2000), ledger).ok());
+}
+
 TEST(DeviceRoomTest, CannotJudgeRuntimeWhereTheDeviceDoesNotTell) {
   Device::Memory memory = MemoryOf(2000);
   memory.process_bytes.reset();
