@@ -36,8 +36,8 @@ ServingSpec CheckMode(int64_t chunk = 96) {
 
 // Models for which no small error of sums bounds that of logits: a router whose choice is close
 // takes another expert for a rounding, and the delta rule of a model with random weights amplifies
-// roundings (products to 2^-11 give 0.008 of the range, to 2^-8 0.03 as stored and 0.17 in NF4; fp32
-// less than 1e-5; with the gates' products in fp32 the same).
+// roundings (products to 2^-11 give 0.008 of the range, to 2^-8 0.03 as stored and 0.17 in NF4;
+// fp32 less than 1e-5; with the gates' products in fp32 the same).
 bool AmplifiesRounding(const std::string& path) {
   return path.find("moe") != std::string::npos || path.find("mixtral") != std::string::npos ||
          path.find("qwen3_5") != std::string::npos;
