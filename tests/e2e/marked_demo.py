@@ -44,7 +44,7 @@ def write(kind, target):
     with open(path, encoding="utf-8") as file:
         template = file.read()
     with open(path, "w", encoding="utf-8") as file:
-        file.write("{#- " + mention + " -#}\n" + template)
+        file.write("{#- tools: " + mention + " -#}\n" + template)
     return target
 
 

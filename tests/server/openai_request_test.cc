@@ -215,9 +215,10 @@ TEST_F(OpenAiRequestTest, NamesTheFieldOfAChatThatItRefuses) {
       {R"("tool_choice": {"type": "allowed_tools"},
           "tools": [{"type": "function", "function": {"name": "f"}}])",
        "tool_choice.type"},
-      // The demo model's template says nothing of calls.
+      // The demo model's template says nothing of tools.
+      {R"("tools": [{"type": "function", "function": {"name": "f"}}])", "tools"},
       {R"("tool_choice": "required", "tools": [{"type": "function", "function": {"name": "f"}}])",
-       "tool_choice"},
+       "tools"},
       {R"("tools": {})", "tools"},
       {R"("tools": [{"type": "code"}])", "tools[0].type"},
       {R"("tools": [{"type": "function", "function": {}}])", "tools[0].function.name"},

@@ -57,7 +57,7 @@ inline void WriteMarkedDemo(const MarkedDemo& demo, const std::filesystem::path&
   WriteFile(target / "tokenizer.json", json.dump());
   const std::string source = ReadFile(target / "chat_template.jinja");
   WriteFile(target / "chat_template.jinja",
-            "{#- " + demo.mention + " -#}\n" + source + demo.prompt_end);
+            "{#- tools: " + demo.mention + " -#}\n" + source + demo.prompt_end);
 }
 
 }  // namespace nibble

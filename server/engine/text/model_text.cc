@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <utility>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "kernels/error_details.h"
 #include "loader/nested_directory.h"
 #include "server/engine/recipe_reader.h"
 
@@ -238,6 +240,10 @@ absl::StatusOr<RenderedPrompt> ModelText::Render(TemplateJson variables) const {
   if (chat_template == nullptr) {
     return absl::FailedPreconditionError(
         "the model has no chat template: it takes a prompt, not messages");
+  }
+  // A template that never speaks of them would leave them out without a word.
+  if (has_tools && !absl::StrContains(chat_template->source(), "tool")) {
+    return BadField("tools", "the model's chat template has no place for tools");
   }
   for (const auto& [name, token] : templates_->special_tokens().items()) {
     if (!variables.contains(name)) {

@@ -54,8 +54,8 @@ class ModelText {
   // The prompt for `variables`, by the template for tools if there is one and tools are given, and
   // the form that its answers have.
   //
-  // Errors: FAILED_PRECONDITION without a chat template; its own error; those of
-  //   ChatTemplate::Render.
+  // Errors: FAILED_PRECONDITION without a chat template; INVALID_ARGUMENT for tools that it never
+  //   speaks of; its own error; those of ChatTemplate::Render.
   absl::StatusOr<RenderedPrompt> Render(TemplateJson variables) const;
 
   // What constrained sampling chooses from, for a model of `vocabulary_size` logits. Made when it
