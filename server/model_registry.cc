@@ -288,8 +288,13 @@ absl::StatusOr<ModelHandle> ModelRegistry::Acquire(absl::string_view model) {
     return absl::UnavailableError(absl::StrCat(model, ": is being unloaded"));
   }
   if (entry->state != ModelState::kReady) {
-    return absl::FailedPreconditionError(
+    absl::Status status = absl::FailedPreconditionError(
         absl::StrCat(model, ": expected a READY model, it is ", ModelStateName(entry->state)));
+    ErrorDetails details;
+    details.reason = std::string(kModelLoading);
+    const bool is_coming =
+        entry->state == ModelState::kQueued || entry->state == ModelState::kLoading;
+    return is_coming ? WithDetails(status, details) : status;
   }
   table.TakeLease(*entry);
   return ModelHandle(std::make_unique<ModelHandle::Lease>(table, std::move(entry)));

@@ -176,6 +176,9 @@ class ModelHandle {
 using SourceResolver = std::function<absl::StatusOr<std::shared_ptr<const CheckpointDirectory>>(
     const std::vector<std::string>& roots, absl::string_view source)>;
 
+// The reason of an error for a model that is not ready yet: it can be asked again later.
+inline constexpr absl::string_view kModelLoading = "MODEL_LOADING";
+
 struct RegistryOptions {
   std::vector<std::string> model_roots;
   SourceResolver resolve_source = ResolveSource;
@@ -239,7 +242,8 @@ class ModelRegistry {
   // Of a load that runs; zeros otherwise.
   LoadProgress Progress(absl::string_view model) const;
 
-  // Errors: NOT_FOUND; FAILED_PRECONDITION if it is not READY; UNAVAILABLE if it is draining.
+  // Errors: NOT_FOUND; FAILED_PRECONDITION if it is not READY, with reason kModelLoading if it may
+  //   become so; UNAVAILABLE if it is draining.
   absl::StatusOr<ModelHandle> Acquire(absl::string_view model);
 
   // What the engines do at the moment, by model. Sampled: no part of the snapshot.

@@ -4,6 +4,7 @@
 
 #include "absl/strings/ascii.h"
 #include "kernels/error_details.h"
+#include "server/model_registry.h"
 
 namespace nibble {
 namespace {
@@ -13,8 +14,12 @@ constexpr size_t kMessageBytesMax = 1000;  // As of an error over gRPC.
 // the header can say.
 constexpr absl::Duration kRetryAfter = absl::Seconds(1);
 
-int HttpStatus(absl::StatusCode code) {
-  switch (code) {
+// What is worth asking again later is a 503, so that OpenAI's clients do.
+int HttpStatus(const absl::Status& status) {
+  if (DetailsOf(status).reason == kModelLoading) {
+    return 503;
+  }
+  switch (status.code()) {
     case absl::StatusCode::kInvalidArgument:
     case absl::StatusCode::kFailedPrecondition:
     case absl::StatusCode::kOutOfRange:
@@ -53,7 +58,7 @@ TemplateJson OpenAiErrorJson(const absl::Status& status) {
   const ErrorDetails details = DetailsOf(status);
   TemplateJson error = TemplateJson::object();
   error["message"] = std::string(status.message().substr(0, kMessageBytesMax));
-  error["type"] = std::string(TypeOf(HttpStatus(status.code())));
+  error["type"] = std::string(TypeOf(HttpStatus(status)));
   error["param"] = details.field.empty() ? TemplateJson(nullptr) : TemplateJson(details.field);
   error["code"] = details.reason.empty() ? TemplateJson(nullptr)
                                          : TemplateJson(absl::AsciiStrToLower(details.reason));
@@ -64,7 +69,7 @@ TemplateJson OpenAiErrorJson(const absl::Status& status) {
 
 HttpAnswer OpenAiError(const absl::Status& status) {
   HttpAnswer answer;
-  answer.status = HttpStatus(status.code());
+  answer.status = HttpStatus(status);
   answer.content_type = "application/json";
   answer.body =
       OpenAiErrorJson(status).dump(-1, ' ', false, TemplateJson::error_handler_t::replace);

@@ -50,6 +50,15 @@ TEST(OpenAiErrorsTest, NamesTheFieldAndTheReason) {
   EXPECT_EQ(error.at("code"), "request_queue_full");
 }
 
+TEST(OpenAiErrorsTest, AsksToComeAgainWhenAModelIsLoading) {
+  ErrorDetails details;
+  details.reason = "MODEL_LOADING";
+  const HttpAnswer answer =
+      OpenAiError(WithDetails(absl::FailedPreconditionError("it is LOADING"), details));
+  EXPECT_EQ(answer.status, 503);
+  EXPECT_GT(answer.retry_after, absl::ZeroDuration());
+}
+
 TEST(OpenAiErrorsTest, WritesJsonWhateverTheMessageHolds) {
   const HttpAnswer answer = OpenAiError(
       absl::InvalidArgumentError(std::string("\xff\"\n\0", 4) + std::string(5000, 'x')));
