@@ -206,7 +206,7 @@ mix_client() {  # mix_client SEED END
     esac > /dev/null 2> "$work/mix.$1" || code=$?
     case $code in
       0 | 124 | 130) echo "$code" ;;
-      1) grep -oE '^[A-Z_]+' "$work/mix.$1" | head -1 ;;
+      1) grep -oE '^[A-Z_]+: ' "$work/mix.$1" | tail -1 ;;
       *) echo "exit $code: $(head -1 "$work/mix.$1")" ;;
     esac
   done
