@@ -10,8 +10,6 @@
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
 #include "kernels/step_ops.h"
-#include "loader/device_buffer.h"
-#include "loader/vram_budget.h"
 #include "server/command_line/bench_device.h"
 #include "server/command_line/bench_figures.h"
 #include "server/command_line/byte_size.h"
@@ -46,11 +44,7 @@ constexpr int64_t kMatrixBytesMin = 512_MiB;
 
 // Matrices and activations in device memory under one reservation.
 struct LinearSubject {
-  std::unique_ptr<Device> device;
-  std::unique_ptr<VramBudget> budget;
-  std::unique_ptr<VramBudget::Reservation> reservation;
-  DeviceBuffer memory;
-  std::unique_ptr<Queue> queue;
+  BenchMemory bench;
   std::vector<LinearArgs> products;  // One with each matrix; rows are set for each table row.
   DeviceSpan live;
   int64_t matrix_bytes = 0;  // Of one.
@@ -66,19 +60,11 @@ absl::Status FillMatrices(LinearSubject& subject, DeviceSpan codes, DeviceSpan s
   }
   const std::vector<float> some_scales(1 << 18, 0.01f);
   const std::vector<float> ones(1 << 18, 1.0f);
-  const auto fill = [&](DeviceSpan span, std::span<const std::byte> bytes) {
-    absl::Status status;
-    for (int64_t done = 0; done < span.bytes() && status.ok(); done += std::ssize(bytes)) {
-      const int64_t piece = std::min(std::ssize(bytes), span.bytes() - done);
-      status = subject.queue->CopyToDevice(bytes.first(static_cast<size_t>(piece)),
-                                           span.Slice(done, piece));
-    }
-    return status;
-  };
-  absl::Status status = fill(codes, std::as_bytes(std::span(bits)));
-  status.Update(fill(scales, std::as_bytes(std::span(some_scales))));
-  status.Update(fill(source, std::as_bytes(std::span(ones))));
-  status.Update(subject.queue->Synchronize());
+  Queue& queue = *subject.bench.queue;
+  absl::Status status = FillWith(queue, std::as_bytes(std::span(bits)), codes);
+  status.Update(FillWith(queue, std::as_bytes(std::span(some_scales)), scales));
+  status.Update(FillWith(queue, std::as_bytes(std::span(ones)), source));
+  status.Update(queue.Synchronize());
   return status;
 }
 
@@ -100,33 +86,13 @@ absl::StatusOr<LinearSubject> MakeSubject(const BenchLinearOptions& options) {
   const int64_t scales_all = RoundUp(count * RoundUp(scale_bytes, 256), 256);
   const int64_t source_bytes = RoundUp(kRowsMax * shape.columns * 4, 256);
   const int64_t target_bytes = RoundUp(kRowsMax * shape.rows * 4, 256);
-  const int64_t total = RoundUp(data_all + scales_all + source_bytes + target_bytes + 256,
-                                kCudaTraits.granularity_bytes);
-  absl::StatusOr<std::unique_ptr<Device>> device = OpenBenchDevice(options.device, total);
-  if (!device.ok()) {
-    return device.status();
+  const int64_t total = data_all + scales_all + source_bytes + target_bytes + 256;
+  absl::StatusOr<BenchMemory> bench = OpenBenchMemory(options.device, total);
+  if (!bench.ok()) {
+    return bench.status();
   }
-  subject.device = *std::move(device);
-  subject.budget = std::make_unique<VramBudget>(total);
-  PurposeBytes needed;
-  needed[Purpose::kWorkspace] = total;
-  absl::StatusOr<VramBudget::Reservation> reservation = subject.budget->Reserve("bench", needed);
-  if (!reservation.ok()) {
-    return reservation.status();
-  }
-  subject.reservation = std::make_unique<VramBudget::Reservation>(*std::move(reservation));
-  absl::StatusOr<DeviceBuffer> memory =
-      DeviceBuffer::Allocate(*subject.device, *subject.reservation, Purpose::kWorkspace, total);
-  if (!memory.ok()) {
-    return memory.status();
-  }
-  subject.memory = *std::move(memory);
-  absl::StatusOr<std::unique_ptr<Queue>> queue = subject.device->NewQueue();
-  if (!queue.ok()) {
-    return queue.status();
-  }
-  subject.queue = *std::move(queue);
-  const DeviceSpan all = subject.memory.span();
+  subject.bench = *std::move(bench);
+  const DeviceSpan all = subject.bench.memory.span();
   const DeviceSpan scales = all.Slice(data_all, scales_all);
   const DeviceSpan source = all.Slice(data_all + scales_all, source_bytes);
   const DeviceSpan target = all.Slice(data_all + scales_all + source_bytes, target_bytes);
@@ -154,14 +120,14 @@ absl::StatusOr<LinearSubject> MakeSubject(const BenchLinearOptions& options) {
 absl::StatusOr<absl::Duration> TimeProducts(LinearSubject& subject, int64_t row_count) {
   const auto live = static_cast<int32_t>(row_count);
   absl::Status status =
-      subject.queue->CopyToDevice(std::as_bytes(std::span(&live, 1)), subject.live);
-  status.Update(subject.queue->Synchronize());
+      subject.bench.queue->CopyToDevice(std::as_bytes(std::span(&live, 1)), subject.live);
+  status.Update(subject.bench.queue->Synchronize());
   const absl::Time start = absl::Now();
   for (LinearArgs& args : subject.products) {
     args.rows = {row_count, subject.live};
-    status.Update(subject.device->step_ops().Linear(*subject.queue, args));
+    status.Update(subject.bench.device->step_ops().Linear(*subject.bench.queue, args));
   }
-  status.Update(subject.queue->Synchronize());
+  status.Update(subject.bench.queue->Synchronize());
   const absl::Duration time = absl::Now() - start;
   if (!status.ok()) {
     return status;
@@ -229,7 +195,7 @@ void PrintTable(const BenchLinearOptions& options, const LinearSubject& subject,
       "read\n%s",
       static_cast<long long>(options.output_features),
       static_cast<long long>(options.input_features), kFormatNames[options.format],
-      subject.device->name().c_str(), subject.device->description().c_str(),
+      subject.bench.device->name().c_str(), subject.bench.device->description().c_str(),
       FormatData(subject.matrix_bytes).c_str(), subject.products.size(),
       static_cast<long long>(options.runs), table.Render("  ").c_str());
 }
@@ -249,7 +215,7 @@ void PrintJson(const BenchLinearOptions& options, const LinearSubject& subject,
   std::printf(
       "{\"bench\": \"linear\", \"device\": \"%s\", \"format\": \"%s\", \"n\": %lld, \"k\": %lld, "
       "\"matrix_bytes\": %lld, \"runs\": %lld, \"rows\": [%s]}\n",
-      subject.device->name().c_str(), kFormatNames[options.format],
+      subject.bench.device->name().c_str(), kFormatNames[options.format],
       static_cast<long long>(options.output_features),
       static_cast<long long>(options.input_features), static_cast<long long>(subject.matrix_bytes),
       static_cast<long long>(options.runs), rows.c_str());

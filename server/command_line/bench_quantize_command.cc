@@ -9,8 +9,6 @@
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
 #include "kernels/ops.h"
-#include "loader/device_buffer.h"
-#include "loader/vram_budget.h"
 #include "server/command_line/bench_device.h"
 #include "server/command_line/bench_figures.h"
 #include "server/command_line/byte_size.h"
@@ -35,11 +33,7 @@ constexpr Codebook kCodebooks[] = {Codebook::kNf4, Codebook::kFp4};
 
 // Source, its copy, and the planes, in device memory under one reservation.
 struct QuantizeSubject {
-  std::unique_ptr<Device> device;
-  std::unique_ptr<VramBudget> budget;
-  std::unique_ptr<VramBudget::Reservation> reservation;
-  DeviceBuffer memory;
-  std::unique_ptr<Queue> queue;
+  BenchMemory bench;
   DeviceSpan copy;
   QuantizeArgs args;
 };
@@ -76,16 +70,9 @@ absl::Status FillSource(Queue& queue, DeviceSpan source) {
     std::memcpy(&bits, &number, sizeof(bits));
     value = static_cast<uint16_t>(bits >> 16);
   }
-  const auto bytes = std::as_bytes(std::span(values));
-  for (int64_t done = 0; done < source.bytes(); done += std::ssize(bytes)) {
-    const int64_t piece = std::min(std::ssize(bytes), source.bytes() - done);
-    absl::Status status =
-        queue.CopyToDevice(bytes.first(static_cast<size_t>(piece)), source.Slice(done, piece));
-    if (!status.ok()) {
-      return status;
-    }
-  }
-  return queue.Synchronize();
+  absl::Status status = FillWith(queue, std::as_bytes(std::span(values)), source);
+  status.Update(queue.Synchronize());
+  return status;
 }
 
 absl::StatusOr<QuantizeSubject> MakeSubject(const BenchQuantizeOptions& options) {
@@ -93,34 +80,14 @@ absl::StatusOr<QuantizeSubject> MakeSubject(const BenchQuantizeOptions& options)
   const int64_t source_bytes = RoundUp(options.source_bytes, 256);
   const int64_t code_bytes = RoundUp(CodeBytes(elements), 256);
   const int64_t scale_bytes = RoundUp(ScaleBytes(elements, options.block_size), 256);
-  const int64_t total =
-      RoundUp(2 * source_bytes + code_bytes + scale_bytes + 256, kCudaTraits.granularity_bytes);
+  const int64_t total = 2 * source_bytes + code_bytes + scale_bytes + 256;
   QuantizeSubject subject;
-  absl::StatusOr<std::unique_ptr<Device>> device = OpenBenchDevice(options.device, total);
-  if (!device.ok()) {
-    return device.status();
+  absl::StatusOr<BenchMemory> bench = OpenBenchMemory(options.device, total);
+  if (!bench.ok()) {
+    return bench.status();
   }
-  subject.device = *std::move(device);
-  subject.budget = std::make_unique<VramBudget>(total);
-  PurposeBytes needed;
-  needed[Purpose::kWorkspace] = total;
-  absl::StatusOr<VramBudget::Reservation> reservation = subject.budget->Reserve("bench", needed);
-  if (!reservation.ok()) {
-    return reservation.status();
-  }
-  subject.reservation = std::make_unique<VramBudget::Reservation>(*std::move(reservation));
-  absl::StatusOr<DeviceBuffer> memory =
-      DeviceBuffer::Allocate(*subject.device, *subject.reservation, Purpose::kWorkspace, total);
-  if (!memory.ok()) {
-    return memory.status();
-  }
-  subject.memory = *std::move(memory);
-  absl::StatusOr<std::unique_ptr<Queue>> queue = subject.device->NewQueue();
-  if (!queue.ok()) {
-    return queue.status();
-  }
-  subject.queue = *std::move(queue);
-  const DeviceSpan all = subject.memory.span();
+  subject.bench = *std::move(bench);
+  const DeviceSpan all = subject.bench.memory.span();
   subject.copy = all.Slice(source_bytes, 2 * elements);
   subject.args = {
       .codebook = kCodebooks[options.format],
@@ -131,7 +98,7 @@ absl::StatusOr<QuantizeSubject> MakeSubject(const BenchQuantizeOptions& options)
       .codes = all.Slice(2 * source_bytes, CodeBytes(elements)),
       .scales = all.Slice(2 * source_bytes + code_bytes, ScaleBytes(elements, options.block_size)),
       .first_non_finite = all.Slice(2 * source_bytes + code_bytes + scale_bytes, sizeof(uint64_t))};
-  if (absl::Status status = FillSource(*subject.queue, subject.args.source); !status.ok()) {
+  if (absl::Status status = FillSource(*subject.bench.queue, subject.args.source); !status.ok()) {
     return status;
   }
   return subject;
@@ -156,13 +123,13 @@ absl::StatusOr<std::vector<BenchRow>> Measure(QuantizeSubject& subject,
       {"copy", "the same bytes of source, memory to memory", {}}};
   for (int64_t run = 0; run <= options.runs; ++run) {
     absl::Status status = Time(
-        *subject.queue,
-        [&] { return subject.device->ops().Quantize(*subject.queue, subject.args); },
+        *subject.bench.queue,
+        [&] { return subject.bench.device->ops().Quantize(*subject.bench.queue, subject.args); },
         rows[0].seconds);
     if (status.ok()) {
       status = Time(
-          *subject.queue,
-          [&] { return subject.queue->CopyOnDevice(subject.args.source, subject.copy); },
+          *subject.bench.queue,
+          [&] { return subject.bench.queue->CopyOnDevice(subject.args.source, subject.copy); },
           rows[1].seconds);
     }
     if (!status.ok()) {
@@ -193,7 +160,7 @@ int RunBenchQuantize(const BenchQuantizeOptions& options) {
     std::fputs(BenchJson(*rows, bytes,
                          absl::StrFormat("\"bench\": \"quantize\", \"device\": \"%s\", \"format\": "
                                          "\"%s\", \"block_size\": %d, ",
-                                         subject->device->name(), format, options.block_size))
+                                         subject->bench.device->name(), format, options.block_size))
                    .c_str(),
                stdout);
     return kExitDone;
@@ -201,7 +168,7 @@ int RunBenchQuantize(const BenchQuantizeOptions& options) {
   std::printf(
       "%s from bf16 on %s (%s), %s of source, one core, blocks of %lld\n"
       "GB/s of source, %lld runs of each in turn\n%s",
-      format, subject->device->name().c_str(), subject->device->description().c_str(),
+      format, subject->bench.device->name().c_str(), subject->bench.device->description().c_str(),
       FormatData(subject->args.source.bytes()).c_str(), static_cast<long long>(options.block_size),
       static_cast<long long>(options.runs), RenderBench(*rows, bytes).c_str());
   return kExitDone;
