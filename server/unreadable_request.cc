@@ -24,13 +24,13 @@ bool IsKnown(absl::string_view method) {
 
 class UnreadableRequest final : public grpc::experimental::Interceptor {
  public:
-  explicit UnreadableRequest(const char* method) : method_(method), is_known_(IsKnown(method)) {}
+  explicit UnreadableRequest(const char* method) : method_(method) {}
 
   void Intercept(grpc::experimental::InterceptorBatchMethods* methods) override {
     if (methods->QueryInterceptionHookPoint(InterceptionHookPoints::PRE_SEND_STATUS)) {
       const grpc::Status status = methods->GetSendStatus();
-      if (is_known_ && status.error_code() == grpc::StatusCode::UNIMPLEMENTED &&
-          status.error_message().empty()) {
+      if (status.error_code() == grpc::StatusCode::UNIMPLEMENTED &&
+          status.error_message().empty() && IsKnown(method_)) {
         methods->ModifySendStatus(ToGrpcStatus(absl::InvalidArgumentError(
             absl::StrCat("the request: expected a message of ", method_, " whose text is UTF-8"))));
       }
@@ -40,7 +40,6 @@ class UnreadableRequest final : public grpc::experimental::Interceptor {
 
  private:
   const char* const method_;  // gRPC's own, for as long as the server lives.
-  const bool is_known_;
 };
 
 }  // namespace
